@@ -1,0 +1,123 @@
+//! Local writes as a change of the state tree: records killed, records added, exec marks set. Never decides
+//! what a write means (that is `observe`).
+
+use std::collections::{BTreeMap, HashSet};
+
+use crate::conflict;
+use crate::digest::Digest;
+use crate::ids::Dot;
+use crate::merge::{Change, note_changes, write_dir};
+use crate::path::{Name, RelPath};
+use crate::record::{ExecMark, Record};
+use crate::state::{StateEntry, read_dir};
+use crate::tree::{Overlay, TreeError};
+
+/// What happens in one directory.
+#[derive(Debug, Default)]
+pub struct DirEdit {
+    /// Records that were overwritten or deleted by their user, wherever in this directory their home is.
+    pub kill: HashSet<Dot>,
+    /// New records, by home name.
+    pub add: Vec<(Name, Record)>,
+    /// Exec marks for records that live on.
+    pub exec: Vec<(Dot, ExecMark)>,
+}
+
+/// Edits of a whole folder, by directory.
+#[derive(Debug, Default)]
+pub struct Edits {
+    here: DirEdit,
+    below: BTreeMap<Name, Edits>,
+}
+
+impl Edits {
+    /// The edit of one directory, to be filled.
+    pub fn dir(&mut self, path: &RelPath) -> &mut DirEdit {
+        let mut at = self;
+        for name in path.components() {
+            at = at.below.entry(name).or_default();
+        }
+        &mut at.here
+    }
+
+    /// Nothing to do?
+    pub fn is_empty(&self) -> bool {
+        self.here.kill.is_empty()
+            && self.here.add.is_empty()
+            && self.here.exec.is_empty()
+            && self.below.values().all(Edits::is_empty)
+    }
+}
+
+/// Applies `edits` to the state tree `root`; returns the new root and what changed its look.
+pub fn apply(
+    nodes: &mut Overlay<'_>,
+    root: Option<Digest>,
+    edits: Edits,
+) -> Result<(Option<Digest>, Vec<Change>), TreeError> {
+    let mut changes = Vec::new();
+    let root = apply_dir(nodes, root, edits, &RelPath::root(), &mut changes)?;
+    Ok((root, changes))
+}
+
+fn apply_dir(
+    nodes: &mut Overlay<'_>,
+    dir: Option<Digest>,
+    edits: Edits,
+    at: &RelPath,
+    changes: &mut Vec<Change>,
+) -> Result<Option<Digest>, TreeError> {
+    let before = read_dir(nodes, dir)?;
+    let mut entries: BTreeMap<Name, StateEntry> =
+        before.iter().map(|e| (e.name.clone(), e.clone())).collect();
+    let blank = |name: &Name| StateEntry {
+        name: name.clone(),
+        records: Vec::new(),
+        child: None,
+    };
+    let mut touched: HashSet<Name> = HashSet::new();
+
+    if !edits.here.kill.is_empty() {
+        for entry in entries.values_mut() {
+            let count = entry.records.len();
+            entry.records.retain(|r| !edits.here.kill.contains(&r.dot));
+            if entry.records.len() != count {
+                touched.insert(entry.name.clone());
+            }
+        }
+    }
+    if !edits.here.exec.is_empty() {
+        let marks: BTreeMap<Dot, ExecMark> = edits.here.exec.into_iter().collect();
+        for record in entries.values_mut().flat_map(|e| &mut e.records) {
+            if let (Some(mark), Some(new)) = (&mut record.exec, marks.get(&record.dot)) {
+                *mark = (*mark).max(*new);
+            }
+        }
+    }
+    for (name, record) in edits.here.add {
+        let entry = entries.entry(name.clone()).or_insert_with(|| blank(&name));
+        let place = entry.records.partition_point(|r| r.dot < record.dot);
+        entry.records.insert(place, record);
+        touched.insert(name);
+    }
+    for (name, below) in edits.below {
+        let path = at.join(&name);
+        let child = entries.get(&name).and_then(|e| e.child);
+        let child = apply_dir(nodes, child, below, &path, changes)?;
+        entries.entry(name.clone()).or_insert_with(|| blank(&name)).child = child;
+        touched.insert(name);
+    }
+    for name in touched {
+        let entry = entries.get_mut(&name).expect("touched entries are there");
+        conflict::close(&mut entry.records, entry.child.is_some());
+        if entry.records.is_empty() && entry.child.is_none() {
+            entries.remove(&name);
+        }
+    }
+    let after: Vec<StateEntry> = entries.into_values().collect();
+    if after == before {
+        return Ok(dir);
+    }
+    note_changes(&before, &after, at, changes);
+    Ok(write_dir(nodes, &after))
+}

@@ -1,0 +1,214 @@
+//! Merging two states: pure, commutative in effect, idempotent. A path that a side lacks while its vector
+//! covers the record's dot was deleted or overwritten there; not covered = never seen there.
+
+use std::cmp::Ordering;
+
+use crate::conflict;
+use crate::digest::Digest;
+use crate::ids::{Hlc, Vector};
+use crate::path::RelPath;
+use crate::record::{ExecMark, Record};
+use crate::state::{State, StateEntry, read_dir};
+use crate::tree::{self, Overlay, TreeError};
+use crate::view::{Shown, view};
+
+/// One path whose look on disk changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// Which.
+    pub path: RelPath,
+    /// What it looked like.
+    pub before: Option<Shown>,
+    /// What it looks like now.
+    pub after: Option<Shown>,
+}
+
+/// Two states became one.
+#[derive(Debug)]
+pub struct Merged {
+    /// The merged state.
+    pub state: State,
+    /// Paths that look different from `ours`, in no useful order.
+    pub changes: Vec<Change>,
+    /// The newest time among the records that were looked at.
+    pub newest: Hlc,
+}
+
+/// Merges `theirs` into `ours`; new nodes go to `nodes`.
+pub fn merge(nodes: &mut Overlay<'_>, ours: &State, theirs: &State) -> Result<Merged, TreeError> {
+    let mut changes = Vec::new();
+    let mut merger = Merger {
+        nodes,
+        x: &ours.vector,
+        y: &theirs.vector,
+        changes: &mut changes,
+        newest: Hlc::default(),
+    };
+    let root = merger.dir(ours.root, theirs.root, &RelPath::root())?;
+    let newest = merger.newest;
+    let mut vector = ours.vector.clone();
+    vector.join(&theirs.vector);
+    Ok(Merged {
+        state: State { root, vector },
+        changes,
+        newest,
+    })
+}
+
+struct Merger<'a, 'n> {
+    nodes: &'a mut Overlay<'n>,
+    x: &'a Vector,
+    y: &'a Vector,
+    changes: &'a mut Vec<Change>,
+    newest: Hlc,
+}
+
+impl Merger<'_, '_> {
+    fn dir(
+        &mut self,
+        x: Option<Digest>,
+        y: Option<Digest>,
+        at: &RelPath,
+    ) -> Result<Option<Digest>, TreeError> {
+        if x == y {
+            return Ok(x);
+        }
+        let ours = read_dir(self.nodes, x)?;
+        let theirs = read_dir(self.nodes, y)?;
+        for record in theirs.iter().flat_map(|e| &e.records) {
+            self.newest = self
+                .newest
+                .max(record.hlc)
+                .max(record.exec.map_or(record.hlc, |m| m.hlc));
+        }
+        let mut out: Vec<StateEntry> = Vec::with_capacity(ours.len().max(theirs.len()));
+        let (mut i, mut j) = (0, 0);
+        loop {
+            let (a, b) = match (ours.get(i), theirs.get(j)) {
+                (None, None) => break,
+                (Some(a), None) => (Some(a), None),
+                (None, Some(b)) => (None, Some(b)),
+                (Some(a), Some(b)) => match a.name.cmp(&b.name) {
+                    Ordering::Less => (Some(a), None),
+                    Ordering::Greater => (None, Some(b)),
+                    Ordering::Equal => (Some(a), Some(b)),
+                },
+            };
+            i += usize::from(a.is_some());
+            j += usize::from(b.is_some());
+            let name = &a.or(b).expect("one side has it").name;
+            let below = (a.and_then(|e| e.child), b.and_then(|e| e.child));
+            let child = self.dir(below.0, below.1, &at.join(name))?;
+            let none: &[Record] = &[];
+            let mut records = merge_records(
+                (a.map_or(none, |e| &e.records), self.x),
+                (b.map_or(none, |e| &e.records), self.y),
+            );
+            conflict::close(&mut records, child.is_some());
+            if child.is_some() || !records.is_empty() {
+                out.push(StateEntry {
+                    name: name.clone(),
+                    records,
+                    child,
+                });
+            }
+        }
+        if out == ours {
+            return Ok(x);
+        }
+        note_changes(&ours, &out, at, self.changes);
+        Ok(write_dir(self.nodes, &out))
+    }
+}
+
+/// Writes a directory of the state tree; `None` if nothing lives in it.
+pub(crate) fn write_dir(nodes: &mut Overlay<'_>, entries: &[StateEntry]) -> Option<Digest> {
+    if entries.is_empty() {
+        return None;
+    }
+    Some(tree::write(entries, &mut |digest, bytes| {
+        nodes.new.insert(digest, bytes.into());
+    }))
+}
+
+/// Appends every name of a directory that looks different on disk.
+pub(crate) fn note_changes(before: &[StateEntry], after: &[StateEntry], at: &RelPath, out: &mut Vec<Change>) {
+    let mut old = view(before).into_iter().peekable();
+    let mut new = view(after).into_iter().peekable();
+    loop {
+        let order = match (old.peek(), new.peek()) {
+            (None, None) => return,
+            (Some(_), None) => Ordering::Less,
+            (None, Some(_)) => Ordering::Greater,
+            (Some(a), Some(b)) => a.name.cmp(&b.name),
+        };
+        let before = if order == Ordering::Greater {
+            None
+        } else {
+            old.next()
+        };
+        let after = if order == Ordering::Less { None } else { new.next() };
+        let same = match (&before, &after) {
+            (Some(a), Some(b)) => a.looks_like(b) && a.dots == b.dots,
+            _ => false,
+        };
+        if !same {
+            let name = &before.as_ref().or(after.as_ref()).expect("one side has it").name;
+            out.push(Change {
+                path: at.join(name),
+                before,
+                after,
+            });
+        }
+    }
+}
+
+/// The records of one home path after a merge, before the closure.
+fn merge_records((x, vx): (&[Record], &Vector), (y, vy): (&[Record], &Vector)) -> Vec<Record> {
+    let mut out = Vec::with_capacity(x.len().max(y.len()));
+    let (mut i, mut j) = (0, 0);
+    while i < x.len() || j < y.len() {
+        let order = match (x.get(i), y.get(j)) {
+            (Some(a), Some(b)) => a.dot.cmp(&b.dot),
+            (Some(_), None) => Ordering::Less,
+            _ => Ordering::Greater,
+        };
+        match order {
+            Ordering::Less => {
+                if !vy.covers(x[i].dot) {
+                    out.push(x[i].clone());
+                }
+                i += 1;
+            }
+            Ordering::Greater => {
+                if !vx.covers(y[j].dot) {
+                    out.push(y[j].clone());
+                }
+                j += 1;
+            }
+            Ordering::Equal => {
+                let mut both = x[i].clone();
+                both.relocated |= y[j].relocated;
+                both.exec = both.exec.max(y[j].exec);
+                out.push(both);
+                i += 1;
+                j += 1;
+            }
+        }
+    }
+    // The exec bit has a history of its own: a mark set on a version that has since been replaced still counts.
+    if let Some(newest) = newest_mark(x).max(newest_mark(y)) {
+        for record in out.iter_mut().filter(|r| !r.relocated) {
+            record.exec = record.exec.map(|mark| mark.max(newest));
+        }
+    }
+    out
+}
+
+fn newest_mark(records: &[Record]) -> Option<ExecMark> {
+    records
+        .iter()
+        .filter(|r| !r.relocated)
+        .filter_map(|r| r.exec)
+        .max()
+}

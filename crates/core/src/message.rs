@@ -1,0 +1,284 @@
+//! What devices say to each other: message types, their byte form (postcard in length-prefixed frames) and
+//! their limits, which hold before anything is allocated. Never sends anything. See docs/protocol.md.
+
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+use crate::digest::Digest;
+use crate::ids::{FolderId, Vector};
+
+/// The protocol between paired devices.
+pub const ALPN: &[u8] = b"alike/1";
+/// The protocol by which a ticket's holder becomes a paired device.
+pub const PAIR_ALPN: &[u8] = b"alike-pair/1";
+
+/// Longest frame of a message.
+pub const MAX_FRAME: usize = 1 << 20;
+/// Longest tree node that is accepted from a peer: 1,024 entries with long names and a few versions each.
+pub const MAX_NODE: usize = 8 << 20;
+/// Most digests in one request for nodes.
+pub const MAX_NODES: usize = 4096;
+/// Most blobs in one request.
+pub const MAX_BLOBS: usize = 1024;
+/// Blobs up to this size travel whole, many to a stream; bigger ones as verified ranges.
+pub const SMALL_BLOB: u64 = 1 << 20;
+/// Longest name of a device or a folder.
+pub const MAX_LABEL: usize = 255;
+/// Most replicas in a vector.
+pub const MAX_REPLICAS: usize = 4096;
+
+/// On the one control stream of a connection, both ways.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Message {
+    /// The first message, both ways.
+    Hello(Hello),
+    /// A folder's state changed here, or the connection is new.
+    Announce(Announce),
+    /// The sender takes part in this folder from now on, and wants to hear the receiver's state.
+    Ask(FolderId),
+    /// The sender no longer syncs this folder with the receiver (paused, forgotten).
+    Withdraw(FolderId),
+    /// The sender has removed the receiver from its devices.
+    Unpaired,
+}
+
+/// Who is there.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hello {
+    /// Random, one a run of the engine: tells a restart from a second connection.
+    pub boot: u64,
+    /// The device's name.
+    pub name: String,
+}
+
+/// A folder's state, as far as others need to know it before they ask.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Announce {
+    /// Which folder.
+    pub folder: FolderId,
+    /// Root of the state tree.
+    pub state: Option<Digest>,
+    /// What the state has seen.
+    pub vector: Vector,
+    /// Root of the content tree.
+    pub root: Digest,
+    /// Paths that are not on the sender's disk yet.
+    pub pending_files: u64,
+    /// Bytes that are not on the sender's disk yet.
+    pub pending_bytes: u64,
+}
+
+/// The first frame of a request stream.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Request {
+    /// State tree nodes; answered in order, each `u32` length (little endian; [`MISSING`]) and bytes.
+    Nodes {
+        /// Of which folder.
+        folder: FolderId,
+        /// At most [`MAX_NODES`].
+        digests: Vec<Digest>,
+    },
+    /// Small blobs; answered in order, each `u32` length (little endian; [`MISSING`]) and bytes.
+    Blobs {
+        /// Of which folder.
+        folder: FolderId,
+        /// At most [`MAX_BLOBS`].
+        digests: Vec<Digest>,
+    },
+    /// A range of a big blob; answered by one byte (1 = follows, 0 = missing) and the bao encoding of it.
+    Range {
+        /// Of which folder.
+        folder: FolderId,
+        /// Which blob.
+        digest: Digest,
+        /// Its size.
+        size: u64,
+        /// First byte; a multiple of 16 KiB.
+        start: u64,
+        /// Number of bytes.
+        len: u64,
+    },
+}
+
+/// In place of a length: the thing is not (or no longer) here.
+pub const MISSING: u32 = u32::MAX;
+
+/// From the ticket's holder, first on the pairing stream.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PairRequest {
+    /// Which ticket.
+    pub ticket: [u8; 8],
+    /// Keyed hash of this connection's exported key material: proves the secret without telling it.
+    pub proof: [u8; 32],
+    /// The device's name.
+    pub name: String,
+}
+
+/// The answer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum PairReply {
+    /// Both are paired once the holder confirms by closing its side.
+    Welcome {
+        /// The device's name.
+        name: String,
+        /// The folder.
+        folder: FolderId,
+        /// Its name.
+        folder_name: String,
+        /// May the holder's changes come back?
+        read_only: bool,
+    },
+    /// No.
+    Refused(Refusal),
+}
+
+/// Why a ticket does not open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+pub enum Refusal {
+    /// All its uses are used up.
+    #[error("the ticket has been used already; ask for a new one (`sync share`)")]
+    Used,
+    /// Its time is over.
+    #[error("the ticket has expired; ask for a new one (`sync share`)")]
+    Expired,
+    /// Its maker took it back.
+    #[error("the ticket has been revoked; ask for a new one (`sync share`)")]
+    Revoked,
+    /// Not known, or the proof is wrong.
+    #[error("the other device does not know this ticket; ask for a new one (`sync share`)")]
+    Unknown,
+    /// Its folder is no longer tracked.
+    #[error("the ticket's folder is no longer shared by the other device")]
+    FolderGone,
+}
+
+/// Why bytes are no message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum MessageError {
+    /// Not the byte form of this type.
+    #[error("malformed message")]
+    Malformed,
+    /// Over a named limit.
+    #[error("message over the limit of {0}")]
+    Limit(&'static str),
+}
+
+/// Checked after decoding: postcard has bounded the allocation by the frame, this bounds the meaning.
+pub trait Bounded: DeserializeOwned {
+    /// Within the limits?
+    fn check(&self) -> Result<(), MessageError>;
+}
+
+fn label(text: &str) -> Result<(), MessageError> {
+    if text.len() > MAX_LABEL {
+        Err(MessageError::Limit("names"))
+    } else {
+        Ok(())
+    }
+}
+
+impl Bounded for Message {
+    fn check(&self) -> Result<(), MessageError> {
+        match self {
+            Message::Hello(hello) => label(&hello.name),
+            Message::Announce(a) if a.vector.len() > MAX_REPLICAS => Err(MessageError::Limit("replicas")),
+            Message::Announce(_) | Message::Ask(_) | Message::Withdraw(_) | Message::Unpaired => Ok(()),
+        }
+    }
+}
+
+impl Bounded for Request {
+    fn check(&self) -> Result<(), MessageError> {
+        match self {
+            Request::Nodes { digests, .. } if digests.len() > MAX_NODES => Err(MessageError::Limit("nodes")),
+            Request::Blobs { digests, .. } if digests.len() > MAX_BLOBS => Err(MessageError::Limit("blobs")),
+            Request::Range { size, start, len, .. }
+                if start.checked_add(*len).is_none_or(|end| end > *size) || start % (16 << 10) != 0 =>
+            {
+                Err(MessageError::Malformed)
+            }
+            Request::Nodes { .. } | Request::Blobs { .. } | Request::Range { .. } => Ok(()),
+        }
+    }
+}
+
+impl Bounded for PairRequest {
+    fn check(&self) -> Result<(), MessageError> {
+        label(&self.name)
+    }
+}
+
+impl Bounded for PairReply {
+    fn check(&self) -> Result<(), MessageError> {
+        match self {
+            PairReply::Welcome {
+                name, folder_name, ..
+            } => label(name).and(label(folder_name)),
+            PairReply::Refused(_) => Ok(()),
+        }
+    }
+}
+
+/// The bytes of a message, without its length.
+pub fn encode<T: Serialize>(message: &T) -> Vec<u8> {
+    postcard::to_allocvec(message).expect("messages are plain data")
+}
+
+/// Reads a message; nothing may be left over.
+pub fn decode<T: Bounded>(bytes: &[u8]) -> Result<T, MessageError> {
+    if bytes.len() > MAX_FRAME {
+        return Err(MessageError::Limit("frame"));
+    }
+    let (message, rest) = postcard::take_from_bytes::<T>(bytes).map_err(|_| MessageError::Malformed)?;
+    if !rest.is_empty() {
+        return Err(MessageError::Malformed);
+    }
+    message.check()?;
+    Ok(message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_hold_and_leftovers_are_refused() {
+        let folder = FolderId([7; 16]);
+        let request = Request::Nodes {
+            folder,
+            digests: vec![Digest::of(b"x"); 3],
+        };
+        let bytes = encode(&request);
+        assert_eq!(decode::<Request>(&bytes), Ok(request));
+        assert!(decode::<Request>(&[&bytes[..], b"\0"].concat()).is_err());
+        assert!(decode::<Request>(&bytes[..bytes.len() - 1]).is_err());
+        let many = Request::Blobs {
+            folder,
+            digests: vec![Digest::of(b"x"); MAX_BLOBS + 1],
+        };
+        assert_eq!(
+            decode::<Request>(&encode(&many)),
+            Err(MessageError::Limit("blobs"))
+        );
+        let digest = Digest::of(b"x");
+        let range = |start, len| {
+            encode(&Request::Range {
+                folder,
+                digest,
+                size: 1 << 20,
+                start,
+                len,
+            })
+        };
+        assert!(decode::<Request>(&range(16384, 16384)).is_ok());
+        assert!(decode::<Request>(&range(1, 16384)).is_err());
+        assert!(decode::<Request>(&range(0, (1 << 20) + 1)).is_err());
+        assert!(decode::<Request>(&range(u64::MAX - 16383, 16384)).is_err());
+        assert!(
+            decode::<Message>(&encode(&Message::Hello(Hello {
+                boot: 1,
+                name: "x".repeat(256)
+            })))
+            .is_err()
+        );
+    }
+}

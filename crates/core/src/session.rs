@@ -1,0 +1,197 @@
+//! One folder with one peer: when to announce, when to pull. A state machine without time, sockets or trees:
+//! inputs in, outputs out. Never merges; its driver does and says what came of it.
+
+use crate::message::Announce;
+
+/// What happened.
+#[derive(Clone, Debug)]
+pub enum Input {
+    /// The connection is up.
+    Connected,
+    /// The connection is gone.
+    Disconnected,
+    /// Our state, or what is left to do for it, changed.
+    Ours(Announce),
+    /// The peer said so.
+    Theirs(Announce),
+    /// The peer no longer takes part.
+    Withdrawn,
+    /// The pull that was asked for ended; merged or not, it is no longer under way.
+    PullEnded {
+        /// Did it get everything and merge it?
+        merged: bool,
+    },
+    /// Try again what failed.
+    Retry,
+    /// The peer wants to hear our state (again).
+    Asked,
+}
+
+/// What to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Output {
+    /// Tell the peer.
+    Send(Announce),
+    /// Fetch the peer's state and merge it.
+    Pull(Announce),
+}
+
+/// The state of a folder's exchange with one peer.
+#[derive(Debug, Default)]
+pub struct Session {
+    connected: bool,
+    ours: Option<Announce>,
+    theirs: Option<Announce>,
+    sent: Option<Announce>,
+    pulling: bool,
+    failed: Option<Announce>,
+}
+
+impl Session {
+    /// Takes one input; returns what to do, in order.
+    pub fn handle(&mut self, input: Input) -> Vec<Output> {
+        match input {
+            Input::Connected => {
+                let ours = self.ours.take();
+                *self = Session {
+                    connected: true,
+                    ours,
+                    ..Session::default()
+                };
+            }
+            Input::Disconnected => {
+                let (ours, theirs) = (self.ours.take(), self.theirs.take());
+                *self = Session {
+                    ours,
+                    theirs,
+                    ..Session::default()
+                };
+            }
+            Input::Ours(announce) => self.ours = Some(announce),
+            Input::Theirs(announce) => self.theirs = Some(announce),
+            Input::Withdrawn => self.theirs = None,
+            Input::PullEnded { merged } => {
+                self.pulling = false;
+                self.failed = if merged { None } else { self.theirs.clone() };
+            }
+            Input::Retry => self.failed = None,
+            Input::Asked => self.sent = None,
+        }
+        self.outputs()
+    }
+
+    fn outputs(&mut self) -> Vec<Output> {
+        let mut out = Vec::new();
+        let Some(ours) = self.ours.as_ref().filter(|_| self.connected) else {
+            return out;
+        };
+        if self.sent.as_ref() != Some(ours) {
+            self.sent = Some(ours.clone());
+            out.push(Output::Send(ours.clone()));
+        }
+        let Some(theirs) = &self.theirs else { return out };
+        // A peer whose vector is strictly behind ours has nothing for us: it will pull, and then announce again.
+        let behind = theirs.vector != ours.vector && theirs.vector.is_covered_by(&ours.vector);
+        let same_failed = self.failed.as_ref().is_some_and(|f| f.state == theirs.state);
+        let differs = theirs.state != ours.state || theirs.vector != ours.vector;
+        if differs && !behind && !self.pulling && !same_failed {
+            self.pulling = true;
+            out.push(Output::Pull(theirs.clone()));
+        }
+        out
+    }
+
+    /// What the peer said last, in this connection or the last one.
+    pub fn theirs(&self) -> Option<&Announce> {
+        self.theirs.as_ref()
+    }
+
+    /// Is a connection up?
+    pub fn is_connected(&self) -> bool {
+        self.connected
+    }
+
+    /// Do both have the same state, on both disks?
+    pub fn in_sync(&self) -> bool {
+        match (&self.ours, &self.theirs) {
+            (Some(ours), Some(theirs)) => {
+                self.connected
+                    && !self.pulling
+                    && ours.state == theirs.state
+                    && ours.root == theirs.root
+                    && ours.pending_files + theirs.pending_files == 0
+            }
+            _ => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::digest::Digest;
+    use crate::ids::{FolderId, ReplicaId, Vector};
+
+    fn announce(state: &[u8], seen: &[(u64, u64)]) -> Announce {
+        let mut vector = Vector::default();
+        seen.iter().for_each(|&(r, s)| vector.advance(ReplicaId(r), s));
+        Announce {
+            folder: FolderId([0; 16]),
+            state: Some(Digest::of(state)),
+            vector,
+            root: Digest::of(state),
+            pending_files: 0,
+            pending_bytes: 0,
+        }
+    }
+
+    #[test]
+    fn nothing_changed_costs_one_message_each_way() {
+        let mut session = Session::default();
+        assert!(session.handle(Input::Ours(announce(b"a", &[(1, 1)]))).is_empty());
+        assert_eq!(session.handle(Input::Connected).len(), 1);
+        assert!(
+            session
+                .handle(Input::Theirs(announce(b"a", &[(1, 1)])))
+                .is_empty()
+        );
+        assert!(session.in_sync());
+    }
+
+    #[test]
+    fn only_the_side_that_lacks_something_pulls_and_once_at_a_time() {
+        let (old, new) = (announce(b"a", &[(1, 1)]), announce(b"b", &[(1, 2)]));
+        let mut ahead = Session::default();
+        ahead.handle(Input::Connected);
+        ahead.handle(Input::Ours(new.clone()));
+        assert!(ahead.handle(Input::Theirs(old.clone())).is_empty());
+        let mut behind = Session::default();
+        behind.handle(Input::Ours(old));
+        behind.handle(Input::Connected);
+        assert_eq!(
+            behind.handle(Input::Theirs(new.clone())),
+            [Output::Pull(new.clone())]
+        );
+        let newer = announce(b"c", &[(1, 3)]);
+        assert!(
+            behind.handle(Input::Theirs(newer.clone())).is_empty(),
+            "one pull at a time"
+        );
+        behind.handle(Input::Ours(new));
+        assert_eq!(
+            behind.handle(Input::PullEnded { merged: true }),
+            [Output::Pull(newer)]
+        );
+    }
+
+    #[test]
+    fn a_failed_pull_is_tried_again_only_when_told_or_when_the_peer_moves() {
+        let (old, new) = (announce(b"a", &[(1, 1)]), announce(b"b", &[(1, 2)]));
+        let mut session = Session::default();
+        session.handle(Input::Ours(old));
+        session.handle(Input::Connected);
+        session.handle(Input::Theirs(new.clone()));
+        assert!(session.handle(Input::PullEnded { merged: false }).is_empty());
+        assert_eq!(session.handle(Input::Retry), [Output::Pull(new)]);
+    }
+}

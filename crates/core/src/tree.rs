@@ -1,0 +1,371 @@
+//! One tree ⇔ one byte string ⇔ one digest. The grammar of directory nodes, shared by content trees and state
+//! trees, and the canonical split of large directories into shards. Never decides what an entry means.
+//!
+//! A directory of at most [`MAX_LEAF`] entries is one leaf node. A larger one is cut into shards after each
+//! name whose hash says so, and the list of shards is cut the same way until one node holds it. Where the
+//! cuts fall depends on the names alone, so one changed file rewrites one shard and the nodes above it.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::codec::{DecodeError, Reader, put_bytes, put_varint};
+use crate::digest::Digest;
+use crate::path::Name;
+
+/// Most entries in one leaf, and most children in one inner node.
+pub const MAX_LEAF: usize = 1024;
+/// A shard ends after about this many entries (a power of two).
+const SHARD_BITS: u32 = 6;
+/// An inner node ends after about this many children (a power of two).
+const FAN_BITS: u32 = 5;
+/// An inner list up to this long is not cut further.
+const MAX_TOP: usize = 64;
+/// Deepest nesting of inner nodes in one directory; far more than `MAX_LEAF.pow(..)` entries need.
+const MAX_LEVELS: u8 = 8;
+
+/// An entry of a directory node.
+pub trait Item: Sized {
+    /// Separates the digests of this kind of tree from those of files and of other trees.
+    const KEY: &'static [u8; 32];
+    /// The sort key.
+    fn name(&self) -> &Name;
+    /// Appends the canonical form.
+    fn encode(&self, out: &mut Vec<u8>);
+    /// Reads the canonical form, and rejects any other.
+    fn decode(reader: &mut Reader<'_>) -> Result<Self, DecodeError>;
+}
+
+/// Where nodes come from.
+pub trait Nodes {
+    /// The bytes of a node, or `None` if it is not here.
+    fn node(&self, digest: &Digest) -> Result<Option<Arc<[u8]>>, NodesError>;
+}
+
+/// The place where nodes are kept failed.
+#[derive(Debug, thiserror::Error)]
+#[error("reading trees: {0}")]
+pub struct NodesError(pub String);
+
+/// Why a tree cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum TreeError {
+    /// A node is not there.
+    #[error("tree node {0} is missing")]
+    Missing(Digest),
+    /// A node's bytes are not canonical.
+    #[error("tree node {0}: {1}")]
+    Bad(Digest, DecodeError),
+    /// The storage failed.
+    #[error(transparent)]
+    Nodes(#[from] NodesError),
+}
+
+/// New nodes over a place where older ones are: what one edit or merge writes.
+pub struct Overlay<'a> {
+    base: &'a dyn Nodes,
+    /// The nodes written, by digest.
+    pub new: HashMap<Digest, Arc<[u8]>>,
+}
+
+impl<'a> Overlay<'a> {
+    /// Nothing new yet.
+    pub fn new(base: &'a dyn Nodes) -> Self {
+        Overlay {
+            base,
+            new: HashMap::new(),
+        }
+    }
+}
+
+impl Nodes for Overlay<'_> {
+    fn node(&self, digest: &Digest) -> Result<Option<Arc<[u8]>>, NodesError> {
+        match self.new.get(digest) {
+            Some(bytes) => Ok(Some(bytes.clone())),
+            None => self.base.node(digest),
+        }
+    }
+}
+
+impl Nodes for HashMap<Digest, Arc<[u8]>> {
+    fn node(&self, digest: &Digest) -> Result<Option<Arc<[u8]>>, NodesError> {
+        Ok(self.get(digest).cloned())
+    }
+}
+
+/// One decoded node.
+#[derive(Debug)]
+pub enum Node<T> {
+    /// Entries, sorted by name.
+    Leaf(Vec<T>),
+    /// Digests of the shards or inner nodes below, each with the last name in it.
+    Inner(u8, Vec<(Name, Digest)>),
+}
+
+/// The digest of a directory without entries.
+pub fn empty<T: Item>() -> Digest {
+    Digest::keyed(T::KEY, &encode_leaf::<T>(&[]))
+}
+
+/// The digest of a node of this kind of tree.
+pub fn node_digest<T: Item>(bytes: &[u8]) -> Digest {
+    Digest::keyed(T::KEY, bytes)
+}
+
+/// Encodes a directory (sorted, no name twice) and returns its digest; its nodes go to `sink`.
+pub fn write<T: Item>(entries: &[T], sink: &mut dyn FnMut(Digest, Vec<u8>)) -> Digest {
+    debug_assert!(
+        entries.is_sorted_by(|a, b| a.name() < b.name()),
+        "entries are sorted, each name once"
+    );
+    let mut put = |bytes: Vec<u8>| {
+        let digest = Digest::keyed(T::KEY, &bytes);
+        sink(digest, bytes);
+        digest
+    };
+    if entries.len() <= MAX_LEAF {
+        return put(encode_leaf(entries));
+    }
+    let hashes: Vec<u32> = entries.iter().map(|e| name_hash(e.name())).collect();
+    let mut level: Vec<(&Name, u32, Digest)> = Vec::new();
+    for shard in cut(&hashes, 0, SHARD_BITS) {
+        let last = shard.end - 1;
+        level.push((
+            entries[last].name(),
+            hashes[last],
+            put(encode_leaf(&entries[shard])),
+        ));
+    }
+    let mut depth = 1u8;
+    while level.len() > MAX_TOP {
+        let hashes: Vec<u32> = level.iter().map(|l| l.1).collect();
+        let shift = SHARD_BITS + FAN_BITS * u32::from(depth - 1);
+        let mut above = Vec::new();
+        for group in cut(&hashes, shift.min(27), FAN_BITS) {
+            let last = &level[group.end - 1];
+            above.push((last.0, last.1, put(encode_inner(depth, &level[group.clone()]))));
+        }
+        level = above;
+        depth += 1;
+    }
+    put(encode_inner(depth, &level))
+}
+
+/// Ends a group after each hash whose `bits` bits at `shift` are zero, or at [`MAX_LEAF`] members.
+fn cut(hashes: &[u32], shift: u32, bits: u32) -> Vec<std::ops::Range<usize>> {
+    let mask = (1u32 << bits) - 1;
+    let mut groups = Vec::new();
+    let mut start = 0;
+    for (i, hash) in hashes.iter().enumerate() {
+        if (hash >> shift) & mask == 0 || i + 1 - start == MAX_LEAF || i + 1 == hashes.len() {
+            groups.push(start..i + 1);
+            start = i + 1;
+        }
+    }
+    groups
+}
+
+fn name_hash(name: &Name) -> u32 {
+    let hash = blake3::hash(name.as_bytes());
+    u32::from_le_bytes(hash.as_bytes()[..4].try_into().expect("four bytes"))
+}
+
+fn encode_leaf<T: Item>(entries: &[T]) -> Vec<u8> {
+    let mut out = vec![0];
+    put_varint(&mut out, entries.len() as u64);
+    for entry in entries {
+        entry.encode(&mut out);
+    }
+    out
+}
+
+fn encode_inner(level: u8, children: &[(&Name, u32, Digest)]) -> Vec<u8> {
+    let mut out = vec![level];
+    put_varint(&mut out, children.len() as u64);
+    for (name, _, digest) in children {
+        put_bytes(&mut out, name.as_bytes());
+        out.extend_from_slice(&digest.0);
+    }
+    out
+}
+
+/// Decodes one node; sorted, bounded, nothing left over.
+pub fn decode<T: Item>(bytes: &[u8]) -> Result<Node<T>, DecodeError> {
+    let mut reader = Reader(bytes);
+    let level = reader.byte()?;
+    if level > MAX_LEVELS {
+        return Err(DecodeError::Limit("levels of a directory"));
+    }
+    let count = reader.varint()?;
+    if count > MAX_LEAF as u64 {
+        return Err(DecodeError::Limit("entries of a node"));
+    }
+    let node = if level == 0 {
+        let mut entries = Vec::with_capacity(count as usize);
+        for _ in 0..count {
+            let entry = T::decode(&mut reader)?;
+            if entries.last().is_some_and(|last: &T| last.name() >= entry.name()) {
+                return Err(DecodeError::NotCanonical("entries are not sorted"));
+            }
+            entries.push(entry);
+        }
+        Node::Leaf(entries)
+    } else {
+        let mut children = Vec::with_capacity(count as usize);
+        for _ in 0..count {
+            let child = (reader.name()?, reader.digest()?);
+            if children
+                .last()
+                .is_some_and(|last: &(Name, Digest)| last.0 >= child.0)
+            {
+                return Err(DecodeError::NotCanonical("shards are not sorted"));
+            }
+            children.push(child);
+        }
+        Node::Inner(level, children)
+    };
+    reader.end()?;
+    Ok(node)
+}
+
+/// Reads a whole directory, all its shards.
+pub fn read<T: Item>(nodes: &dyn Nodes, digest: Digest) -> Result<Vec<T>, TreeError> {
+    let mut entries = Vec::new();
+    read_into(nodes, digest, MAX_LEVELS + 1, &mut entries)?;
+    Ok(entries)
+}
+
+fn read_into<T: Item>(
+    nodes: &dyn Nodes,
+    digest: Digest,
+    above: u8,
+    out: &mut Vec<T>,
+) -> Result<(), TreeError> {
+    let bytes = nodes.node(&digest)?.ok_or(TreeError::Missing(digest))?;
+    match decode::<T>(&bytes).map_err(|e| TreeError::Bad(digest, e))? {
+        Node::Leaf(mut entries) => {
+            if let (Some(last), Some(first)) = (out.last(), entries.first())
+                && last.name() >= first.name()
+            {
+                return Err(TreeError::Bad(
+                    digest,
+                    DecodeError::NotCanonical("shards overlap"),
+                ));
+            }
+            out.append(&mut entries);
+            Ok(())
+        }
+        Node::Inner(level, _) if level >= above => Err(TreeError::Bad(
+            digest,
+            DecodeError::NotCanonical("levels do not descend"),
+        )),
+        Node::Inner(level, children) => children
+            .iter()
+            .try_for_each(|c| read_into(nodes, c.1, level, out)),
+    }
+}
+
+/// Reads a directory that a peer sent, and checks that it is cut as [`write`] cuts it.
+pub fn read_checked<T: Item>(nodes: &dyn Nodes, digest: Digest) -> Result<Vec<T>, TreeError> {
+    let entries = read::<T>(nodes, digest)?;
+    if write(&entries, &mut |_, _| ()) != digest {
+        return Err(TreeError::Bad(
+            digest,
+            DecodeError::NotCanonical("not cut into its canonical shards"),
+        ));
+    }
+    Ok(entries)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::entry::{Entry, NamedEntry};
+
+    fn file(name: String) -> NamedEntry {
+        let digest = Digest::of(name.as_bytes());
+        NamedEntry {
+            name: Name::new(name.as_bytes()).unwrap(),
+            entry: Entry::File {
+                digest,
+                size: 3,
+                exec: false,
+            },
+        }
+    }
+
+    fn store(entries: &[NamedEntry], nodes: &mut HashMap<Digest, Arc<[u8]>>) -> (Digest, usize) {
+        let mut bytes_new = 0;
+        let digest = write(entries, &mut |d, b| {
+            if !nodes.contains_key(&d) {
+                bytes_new += b.len();
+            }
+            nodes.insert(d, b.into());
+        });
+        (digest, bytes_new)
+    }
+
+    #[test]
+    fn directories_of_every_size_round_trip() {
+        for n in [0, 1, 1024, 1025, 5_000, 100_000] {
+            let entries: Vec<_> = (0..n).map(|i| file(format!("f{i:07}"))).collect();
+            let mut nodes = HashMap::new();
+            let (digest, _) = store(&entries, &mut nodes);
+            assert_eq!(
+                read_checked::<NamedEntry>(&nodes, digest).unwrap(),
+                entries,
+                "{n}"
+            );
+        }
+    }
+
+    #[test]
+    fn one_change_among_100_000_rewrites_kilobytes() {
+        let mut entries: Vec<_> = (0..100_000).map(|i| file(format!("f{i:07}"))).collect();
+        let mut nodes = HashMap::new();
+        let (before, _) = store(&entries, &mut nodes);
+        entries[50_000].entry = Entry::File {
+            digest: Digest::of(b"changed"),
+            size: 7,
+            exec: true,
+        };
+        let (after, bytes) = store(&entries, &mut nodes);
+        assert_ne!(before, after);
+        assert!(bytes < 32 * 1024, "{bytes}");
+        entries.remove(70_000);
+        assert!(store(&entries, &mut nodes).1 < 32 * 1024);
+    }
+
+    #[test]
+    fn what_encoding_would_not_write_is_refused() {
+        let entries: Vec<_> = ["a", "b"].into_iter().map(|n| file(n.to_owned())).collect();
+        let good = encode_leaf(&entries);
+        assert!(decode::<NamedEntry>(&good).is_ok());
+        let swapped = encode_leaf(&[entries[1].clone(), entries[0].clone()]);
+        assert!(decode::<NamedEntry>(&swapped).is_err());
+        assert!(decode::<NamedEntry>(&[&good[..], b"x"].concat()).is_err());
+        assert!(decode::<NamedEntry>(&good[..good.len() - 1]).is_err());
+        assert!(decode::<NamedEntry>(&[200, 0]).is_err());
+        // A leaf that should have been sharded, and shards that should have been a leaf.
+        let names: Vec<_> = (0..4).map(|i| file(format!("{i}"))).collect();
+        let mut nodes: HashMap<Digest, Arc<[u8]>> = HashMap::new();
+        let mut level = Vec::new();
+        for half in names.chunks(2) {
+            let bytes = encode_leaf(half);
+            let digest = node_digest::<NamedEntry>(&bytes);
+            nodes.insert(digest, bytes.into());
+            level.push((half[1].name(), 0, digest));
+        }
+        let top = encode_inner(1, &level);
+        let digest = node_digest::<NamedEntry>(&top);
+        nodes.insert(digest, top.into());
+        assert!(read::<NamedEntry>(&nodes, digest).is_ok());
+        assert!(read_checked::<NamedEntry>(&nodes, digest).is_err());
+    }
+
+    #[test]
+    fn a_file_cannot_pose_as_a_tree() {
+        let bytes = encode_leaf::<NamedEntry>(&[]);
+        assert_ne!(node_digest::<NamedEntry>(&bytes), Digest::of(&bytes));
+        assert_ne!(empty::<NamedEntry>(), empty::<crate::state::StateEntry>());
+    }
+}

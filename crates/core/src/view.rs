@@ -1,0 +1,253 @@
+//! What a directory of the state tree looks like on a disk: one item a name, conflict copies placed; and its
+//! content tree. A pure function of the directory's entries; never decides who wins (that is `conflict`).
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use crate::conflict::conflict_name;
+use crate::digest::Digest;
+use crate::entry::{Entry, NamedEntry};
+use crate::ids::Dot;
+use crate::path::Name;
+use crate::record::{ExecMark, Record, Value};
+use crate::state::{StateEntry, read_dir};
+use crate::tree::{self, Nodes, TreeError};
+
+/// One name as it should be on disk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shown {
+    /// The name on disk.
+    pub name: Name,
+    /// What is there.
+    pub value: Value,
+    /// The exec bit's mark, for files.
+    pub exec: Option<ExecMark>,
+    /// Modification time (ns since 1970) to give it.
+    pub mtime: i64,
+    /// The records this is the materialisation of; empty for a directory that only its members keep alive.
+    pub dots: Vec<Dot>,
+    /// The original's name, if this is a conflict copy.
+    pub copy_of: Option<Name>,
+    /// For directories: the state tree below.
+    pub child: Option<Digest>,
+}
+
+impl Shown {
+    fn of(name: Name, record: &Record, copy_of: Option<Name>) -> Self {
+        Shown {
+            name,
+            value: record.value.clone(),
+            exec: record.exec,
+            mtime: record.mtime,
+            dots: vec![record.dot],
+            copy_of,
+            child: None,
+        }
+    }
+
+    /// A twin: the same content, written elsewhere too. The newer exec mark and the newer mtime count.
+    fn add_twin(&mut self, record: &Record) {
+        self.exec = self.exec.max(record.exec);
+        self.mtime = self.mtime.max(record.mtime);
+        self.dots.push(record.dot);
+    }
+
+    /// Executable?
+    pub fn is_exec(&self) -> bool {
+        self.exec.is_some_and(|mark| mark.on)
+    }
+
+    /// Do both ask for the same thing on disk? Times and dots aside.
+    pub fn looks_like(&self, other: &Shown) -> bool {
+        self.value == other.value && self.is_exec() == other.is_exec()
+    }
+}
+
+/// What the entries of one directory look like on disk, sorted by name. The records are closed already.
+pub fn view(entries: &[StateEntry]) -> Vec<Shown> {
+    let mut shown: BTreeMap<Name, Shown> = BTreeMap::new();
+    let mut relocated: BTreeMap<(&Name, Digest), Vec<&Record>> = BTreeMap::new();
+    for entry in entries {
+        if entry.is_dir() {
+            let dots = entry
+                .records
+                .iter()
+                .filter(|r| r.value == Value::Dir)
+                .map(|r| r.dot)
+                .collect();
+            let dir = Shown {
+                name: entry.name.clone(),
+                value: Value::Dir,
+                exec: None,
+                mtime: 0,
+                dots,
+                copy_of: None,
+                child: entry.child,
+            };
+            shown.insert(entry.name.clone(), dir);
+        }
+        for record in &entry.records {
+            let Some(key) = record.value.key() else { continue };
+            if record.relocated {
+                relocated.entry((&entry.name, key)).or_default().push(record);
+                continue;
+            }
+            match shown.get_mut(&entry.name) {
+                Some(twin) => twin.add_twin(record),
+                None => {
+                    shown.insert(entry.name.clone(), Shown::of(entry.name.clone(), record, None));
+                }
+            }
+        }
+    }
+    if !relocated.is_empty() {
+        let homes: BTreeSet<&Name> = entries.iter().map(|e| &e.name).collect();
+        for ((home, key), records) in relocated {
+            place_copy(&mut shown, &homes, home, key, &records);
+        }
+    }
+    shown.into_values().collect()
+}
+
+/// Puts the conflict copy of `home` with the content `key` at the first name that is nobody's home and not
+/// taken by a copy of other content.
+fn place_copy(
+    shown: &mut BTreeMap<Name, Shown>,
+    homes: &BTreeSet<&Name>,
+    home: &Name,
+    key: Digest,
+    records: &[&Record],
+) {
+    let names = [8, 12, 16, 24, 32, 48, 64]
+        .into_iter()
+        .map(|digits| conflict_name(home, key, digits));
+    for name in names {
+        if homes.contains(&name) {
+            continue;
+        }
+        match shown.get_mut(&name) {
+            None => {
+                let mut copy = Shown::of(name.clone(), records[0], Some(home.clone()));
+                records[1..].iter().for_each(|r| copy.add_twin(r));
+                shown.insert(name, copy);
+                return;
+            }
+            Some(taken) if taken.value.key() == Some(key) => {
+                records.iter().for_each(|r| taken.add_twin(r));
+                return;
+            }
+            Some(_) => {}
+        }
+    }
+    // Seven names of one content all taken by files that people made: keep the bytes all the same, at a name
+    // that depends on nothing but the content and the number of names in the way.
+    let mut salt = 0u32;
+    loop {
+        let salted = Digest::of(&[&key.0[..], &salt.to_le_bytes()].concat());
+        let name = conflict_name(home, salted, 64);
+        if !homes.contains(&name) && !shown.contains_key(&name) {
+            let mut copy = Shown::of(name.clone(), records[0], Some(home.clone()));
+            records[1..].iter().for_each(|r| copy.add_twin(r));
+            shown.insert(name, copy);
+            return;
+        }
+        salt += 1;
+    }
+}
+
+/// What a directory and everything below it comes to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Summary {
+    /// Digest of the content tree: the root, if this is the top.
+    pub root: Digest,
+    /// Files and symlinks.
+    pub files: u64,
+    /// Directories below this one.
+    pub dirs: u64,
+    /// Bytes of content.
+    pub bytes: u64,
+    /// Conflict copies.
+    pub conflicts: u64,
+}
+
+impl Summary {
+    /// The summary of nothing.
+    pub fn empty() -> Self {
+        Summary {
+            root: tree::empty::<NamedEntry>(),
+            files: 0,
+            dirs: 0,
+            bytes: 0,
+            conflicts: 0,
+        }
+    }
+}
+
+/// Summaries already known, by state tree digest.
+pub trait Summaries {
+    /// The summary of this state tree, if it was computed before.
+    fn summary(&self, state: &Digest) -> Result<Option<Summary>, tree::NodesError>;
+}
+
+/// Summaries and content nodes that a computation added.
+#[derive(Debug, Default)]
+pub struct NewContent {
+    /// Content tree nodes, by digest.
+    pub nodes: HashMap<Digest, Vec<u8>>,
+    /// Summaries, by state tree digest.
+    pub summaries: HashMap<Digest, Summary>,
+}
+
+/// The content tree of a state tree, computed from what is not known yet.
+pub fn summarize(
+    nodes: &dyn Nodes,
+    known: &dyn Summaries,
+    state: Option<Digest>,
+    new: &mut NewContent,
+) -> Result<Summary, TreeError> {
+    let Some(digest) = state else {
+        tree::write::<NamedEntry>(&[], &mut |d, b| {
+            new.nodes.insert(d, b);
+        });
+        return Ok(Summary::empty());
+    };
+    if let Some(summary) = new.summaries.get(&digest) {
+        return Ok(*summary);
+    }
+    if let Some(summary) = known.summary(&digest)? {
+        return Ok(summary);
+    }
+    let mut sum = Summary::empty();
+    let mut entries = Vec::new();
+    for item in view(&read_dir(nodes, state)?) {
+        let exec = item.is_exec();
+        let entry = match item.value {
+            Value::File { digest, size } => {
+                sum.files += 1;
+                sum.bytes = sum.bytes.saturating_add(size);
+                Entry::File { digest, size, exec }
+            }
+            Value::Symlink { target } => {
+                sum.files += 1;
+                Entry::Symlink { target }
+            }
+            Value::Dir => {
+                let below = summarize(nodes, known, item.child, new)?;
+                sum.files += below.files;
+                sum.dirs += below.dirs + 1;
+                sum.bytes = sum.bytes.saturating_add(below.bytes);
+                sum.conflicts += below.conflicts;
+                Entry::Dir { digest: below.root }
+            }
+        };
+        sum.conflicts += u64::from(item.copy_of.is_some());
+        entries.push(NamedEntry {
+            name: item.name,
+            entry,
+        });
+    }
+    sum.root = tree::write(&entries, &mut |d, b| {
+        new.nodes.insert(d, b);
+    });
+    new.summaries.insert(digest, sum);
+    Ok(sum)
+}
