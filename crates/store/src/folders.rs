@@ -1,0 +1,275 @@
+//! Folders of this device and their heads. Never touches the folders themselves.
+
+use std::ffi::OsString;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::PathBuf;
+
+use alike_core::digest::Digest;
+use alike_core::ids::{FolderId, Hlc, ReplicaId, Vector};
+use alike_core::state::State;
+use alike_core::view::Summary;
+use redb::{ReadableDatabase, ReadableTable, WriteTransaction};
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Fault, StoreError};
+use crate::keys::{self, Span};
+use crate::schema::{
+    BLOBS, FOLDERS, GENERATIONS, GRANTS, HEADS, INDEX, INTENTS, META, META_NEXT_FOLDER, NODES, PENDING,
+    PENDING_TOTALS,
+};
+use crate::snapshot::Snapshot;
+use crate::store::Store;
+use crate::{devices, trees, value};
+
+/// A folder in this database; never reused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct FolderKey(pub u32);
+
+/// A folder of this device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FolderRow {
+    /// Its key in this database.
+    pub key: FolderKey,
+    /// Its id, the same on all devices.
+    pub id: FolderId,
+    /// What people call it.
+    pub name: String,
+    /// Where it is; any bytes.
+    pub path: PathBuf,
+    /// Who this device is in it.
+    pub replica: ReplicaId,
+    /// What `.alike/` in its root says.
+    pub marker: [u8; 16],
+    /// Device number of its root.
+    pub root_dev: u64,
+    /// Inode number of its root.
+    pub root_ino: u64,
+    /// Neither scanned nor synced.
+    pub paused: bool,
+    /// When it was added, milliseconds since 1970.
+    pub created_ms: u64,
+}
+
+/// A folder to add: a [`FolderRow`] without what the store assigns.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewFolder {
+    /// Its id, the same on all devices.
+    pub id: FolderId,
+    /// What people call it.
+    pub name: String,
+    /// Where it is; any bytes.
+    pub path: PathBuf,
+    /// Who this device is in it.
+    pub replica: ReplicaId,
+    /// What `.alike/` in its root says.
+    pub marker: [u8; 16],
+    /// Device number of its root.
+    pub root_dev: u64,
+    /// Inode number of its root.
+    pub root_ino: u64,
+    /// When it was added, milliseconds since 1970.
+    pub created_ms: u64,
+}
+
+/// HEAD: the merged state of a folder, and its clocks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Head {
+    /// State tree and vector, always one pair.
+    pub state: State,
+    /// What the state comes to.
+    pub summary: Summary,
+    /// The largest clock seen.
+    pub hlc: Hlc,
+    /// The last seq that this replica gave to a write.
+    pub seq: u64,
+    /// The number of the newest generation; 0 = none yet.
+    pub generation: u64,
+    /// Was the folder looked at completely once? What the scans before found is nobody's edit.
+    pub scanned: bool,
+}
+
+impl Default for Head {
+    fn default() -> Self {
+        Head {
+            state: State::default(),
+            summary: Summary::empty(),
+            hlc: Hlc::default(),
+            seq: 0,
+            generation: 0,
+            scanned: false,
+        }
+    }
+}
+
+/// A [`FolderRow`] as it is stored (the key is in the table's key).
+#[derive(Serialize, Deserialize)]
+struct StoredFolder {
+    id: FolderId,
+    name: String,
+    path: Vec<u8>,
+    replica: ReplicaId,
+    marker: [u8; 16],
+    root_dev: u64,
+    root_ino: u64,
+    paused: bool,
+    created_ms: u64,
+}
+
+impl StoredFolder {
+    fn into_row(self, key: FolderKey) -> FolderRow {
+        FolderRow {
+            key,
+            id: self.id,
+            name: self.name,
+            path: PathBuf::from(OsString::from_vec(self.path)),
+            replica: self.replica,
+            marker: self.marker,
+            root_dev: self.root_dev,
+            root_ino: self.root_ino,
+            paused: self.paused,
+            created_ms: self.created_ms,
+        }
+    }
+}
+
+/// A [`Head`] as it is stored.
+#[derive(Serialize, Deserialize)]
+struct StoredHead {
+    root: Option<Digest>,
+    vector: Vector,
+    summary: Summary,
+    hlc: Hlc,
+    seq: u64,
+    generation: u64,
+    scanned: bool,
+}
+
+/// Refuses what is about a folder that is not there.
+pub(crate) fn must_exist(tx: &WriteTransaction, folder: FolderKey) -> Result<(), Fault> {
+    match tx.open_table(FOLDERS)?.get(folder.0)? {
+        Some(_) => Ok(()),
+        None => Err(Fault::NoFolder(folder)),
+    }
+}
+
+/// Writes a folder's head; its trees must be there.
+pub(crate) fn put_head(tx: &WriteTransaction, folder: FolderKey, head: &Head) -> Result<(), Fault> {
+    let nodes = tx.open_table(NODES)?;
+    trees::must_exist(&nodes, &head.summary.root)?;
+    if let Some(root) = &head.state.root {
+        trees::must_exist(&nodes, root)?;
+    }
+    let stored = StoredHead {
+        root: head.state.root,
+        vector: head.state.vector.clone(),
+        summary: head.summary,
+        hlc: head.hlc,
+        seq: head.seq,
+        generation: head.generation,
+        scanned: head.scanned,
+    };
+    tx.open_table(HEADS)?
+        .insert(folder.0, value::encode(&stored).as_slice())?;
+    Ok(())
+}
+
+impl Store {
+    /// All folders, in the order in which they were added.
+    pub fn folders(&self) -> Result<Vec<FolderRow>, StoreError> {
+        self.run(|db| {
+            let mut rows = Vec::new();
+            for row in db.begin_read()?.open_table(FOLDERS)?.iter()? {
+                let (key, bytes) = row?;
+                let stored: StoredFolder = value::decode("folders", bytes.value())?;
+                rows.push(stored.into_row(FolderKey(key.value())));
+            }
+            Ok(rows)
+        })
+    }
+
+    /// Adds a folder, with the next key and an empty head.
+    pub fn add_folder(&self, new: NewFolder) -> Result<FolderRow, StoreError> {
+        self.write(|tx| {
+            let mut meta = tx.open_table(META)?;
+            let next = meta.get(META_NEXT_FOLDER)?.map(|v| v.value());
+            let next = next.ok_or_else(|| Fault::Corrupt("the next folder's key is missing".to_owned()))?;
+            let key = u32::try_from(next).map_err(|_| Fault::Corrupt(format!("folder key {next}")))?;
+            meta.insert(META_NEXT_FOLDER, next + 1)?;
+            let stored = StoredFolder {
+                id: new.id,
+                name: new.name,
+                path: new.path.as_os_str().as_bytes().to_vec(),
+                replica: new.replica,
+                marker: new.marker,
+                root_dev: new.root_dev,
+                root_ino: new.root_ino,
+                paused: false,
+                created_ms: new.created_ms,
+            };
+            tx.open_table(FOLDERS)?
+                .insert(key, value::encode(&stored).as_slice())?;
+            Ok(stored.into_row(FolderKey(key)))
+        })
+    }
+
+    /// Pauses or resumes a folder.
+    pub fn set_folder_paused(&self, key: FolderKey, paused: bool) -> Result<(), StoreError> {
+        self.write(|tx| {
+            let mut table = tx.open_table(FOLDERS)?;
+            let mut stored: StoredFolder = match table.get(key.0)? {
+                Some(bytes) => value::decode("folders", bytes.value())?,
+                None => return Err(Fault::NoFolder(key)),
+            };
+            stored.paused = paused;
+            table.insert(key.0, value::encode(&stored).as_slice())?;
+            Ok(())
+        })
+    }
+
+    /// Forgets a folder with everything the database has of it; tree nodes stay for gc. Does nothing if it is
+    /// not there.
+    pub fn remove_folder(&self, key: FolderKey) -> Result<(), StoreError> {
+        self.write(|tx| {
+            tx.open_table(FOLDERS)?.remove(key.0)?;
+            tx.open_table(HEADS)?.remove(key.0)?;
+            tx.open_table(PENDING_TOTALS)?.remove(key.0)?;
+            let span = Span::folder(key);
+            tx.open_table(INDEX)?
+                .retain_in::<&[u8], _>(span.bounds(), |_, _| false)?;
+            tx.open_table(PENDING)?
+                .retain_in::<&[u8], _>(span.bounds(), |_, _| false)?;
+            tx.open_table(INTENTS)?
+                .retain_in::<&[u8], _>(span.bounds(), |_, _| false)?;
+            tx.open_table(BLOBS)?
+                .retain(|place, ()| keys::blob_folder(place) != Some(key))?;
+            tx.open_table(GENERATIONS)?
+                .retain_in((key.0, 0u64)..=(key.0, u64::MAX), |_, _| false)?;
+            tx.open_table(GRANTS)?
+                .retain_in((key.0, &[0; 32])..=(key.0, &[0xff; 32]), |_, _| false)?;
+            devices::remove_tickets_of(tx, key)
+        })
+    }
+}
+
+impl Snapshot {
+    /// The folder's head; the empty one if nothing was committed yet.
+    pub fn head(&self, folder: FolderKey) -> Result<Head, StoreError> {
+        self.run(|| {
+            let Some(bytes) = self.heads.get(folder.0)? else {
+                return Ok(Head::default());
+            };
+            let stored: StoredHead = value::decode("heads", bytes.value())?;
+            Ok(Head {
+                state: State {
+                    root: stored.root,
+                    vector: stored.vector,
+                },
+                summary: stored.summary,
+                hlc: stored.hlc,
+                seq: stored.seq,
+                generation: stored.generation,
+                scanned: stored.scanned,
+            })
+        })
+    }
+}

@@ -1,0 +1,25 @@
+//! The durable truth of alike in one state directory: a redb database. Synchronous; it never touches users'
+//! files, never asks a clock and never decides: it keeps what it is given, whole transactions or nothing.
+
+mod commit;
+mod devices;
+mod error;
+mod folders;
+mod generations;
+mod index;
+mod keys;
+mod schema;
+mod snapshot;
+mod store;
+mod trees;
+mod value;
+
+pub use commit::Commit;
+pub use devices::{DeviceRow, Grant, TicketRow};
+pub use error::StoreError;
+pub use folders::{FolderKey, FolderRow, Head, NewFolder};
+pub use generations::{Generation, Reason};
+pub use index::{Fingerprint, IndexRow, Intent};
+pub use schema::VERSION;
+pub use snapshot::Snapshot;
+pub use store::{DATABASE, Store};

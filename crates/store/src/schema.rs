@@ -1,0 +1,97 @@
+//! Every table of the database, and its version. Never reads or writes rows beyond making an empty database.
+//!
+//! A path key is `folder (u32, big-endian) ++ directory ++ 0x00 ++ name`; see [`crate::keys`]. A value of bytes
+//! is one version byte and then postcard, except for tree nodes, which are as `alike_core::tree` wrote them.
+
+use alike_core::entry::NamedEntry;
+use alike_core::state::StateEntry;
+use alike_core::tree;
+use redb::{Database, ReadableDatabase, TableDefinition, TableError};
+
+use crate::error::Fault;
+
+/// Version of the database that this program reads and writes; every change of this file or of a row raises it.
+pub const VERSION: u64 = 1;
+
+type Table<K, V> = TableDefinition<'static, K, V>;
+
+/// [`META_VERSION`] and [`META_NEXT_FOLDER`].
+pub(crate) const META: Table<&str, u64> = TableDefinition::new("meta");
+/// The database's version.
+pub(crate) const META_VERSION: &str = "version";
+/// The key of the next folder; never goes back, so that keys are never reused.
+pub(crate) const META_NEXT_FOLDER: &str = "next_folder";
+
+/// Digest of a tree node → its bytes. State and content trees have digests of different domains.
+pub(crate) const NODES: Table<&[u8; 32], &[u8]> = TableDefinition::new("nodes");
+/// Digest of a state tree → its summary. A row here ⇒ the content tree it names is in [`NODES`].
+pub(crate) const SUMMARIES: Table<&[u8; 32], &[u8]> = TableDefinition::new("summaries");
+
+/// Folder → its row.
+pub(crate) const FOLDERS: Table<u32, &[u8]> = TableDefinition::new("folders");
+/// Folder → its head; no row = the empty head.
+pub(crate) const HEADS: Table<u32, &[u8]> = TableDefinition::new("heads");
+/// Path key → what is on disk there.
+pub(crate) const INDEX: Table<&[u8], &[u8]> = TableDefinition::new("index");
+/// `digest (32) ++ folder (u32, big-endian) ++ path`: the files of [`INDEX`], by content. Exactly those.
+pub(crate) const BLOBS: Table<&[u8], ()> = TableDefinition::new("blobs");
+/// Path key → bytes to fetch before the path can be applied.
+pub(crate) const PENDING: Table<&[u8], u64> = TableDefinition::new("pending");
+/// Folder → number and bytes of its rows in [`PENDING`]; no row = none. u128: peers choose the sizes.
+pub(crate) const PENDING_TOTALS: Table<u32, (u64, u128)> = TableDefinition::new("pending_totals");
+/// Path key → an operation on the path that was begun.
+pub(crate) const INTENTS: Table<&[u8], &[u8]> = TableDefinition::new("intents");
+/// Folder and number → a generation. A row here ⇒ its trees are in [`NODES`].
+pub(crate) const GENERATIONS: Table<(u32, u64), &[u8]> = TableDefinition::new("generations");
+
+/// Device → its row.
+pub(crate) const DEVICES: Table<&[u8; 32], &[u8]> = TableDefinition::new("devices");
+/// Folder and device → what each may do.
+pub(crate) const GRANTS: Table<(u32, &[u8; 32]), &[u8]> = TableDefinition::new("grants");
+/// Ticket → its row.
+pub(crate) const TICKETS: Table<&[u8; 8], &[u8]> = TableDefinition::new("tickets");
+
+/// Makes an empty database into ours; refuses one that is not ours or of another version.
+pub(crate) fn prepare(db: &Database) -> Result<(), Fault> {
+    let read = db.begin_read()?;
+    match read.open_table(META) {
+        Ok(meta) => match meta.get(META_VERSION)?.map(|v| v.value()) {
+            Some(VERSION) => Ok(()),
+            Some(found) => Err(Fault::Version(found)),
+            None => Err(Fault::Corrupt("it has no version".to_owned())),
+        },
+        Err(TableError::TableDoesNotExist(_)) if read.list_tables()?.next().is_none() => create(db),
+        Err(TableError::TableDoesNotExist(_)) => Err(Fault::Corrupt("it is not alike's".to_owned())),
+        Err(e) => Err(e.into()),
+    }
+}
+
+/// All tables, so that reading never misses one, and the empty trees, so that an empty folder's exist.
+fn create(db: &Database) -> Result<(), Fault> {
+    let tx = db.begin_write()?;
+    {
+        let mut meta = tx.open_table(META)?;
+        meta.insert(META_VERSION, VERSION)?;
+        meta.insert(META_NEXT_FOLDER, 1)?;
+        let mut empty = Vec::new();
+        tree::write::<NamedEntry>(&[], &mut |d, b| empty.push((d, b)));
+        tree::write::<StateEntry>(&[], &mut |d, b| empty.push((d, b)));
+        let mut nodes = tx.open_table(NODES)?;
+        for (digest, bytes) in &empty {
+            nodes.insert(&digest.0, bytes.as_slice())?;
+        }
+        tx.open_table(SUMMARIES)?;
+        tx.open_table(FOLDERS)?;
+        tx.open_table(HEADS)?;
+        tx.open_table(INDEX)?;
+        tx.open_table(BLOBS)?;
+        tx.open_table(PENDING)?;
+        tx.open_table(PENDING_TOTALS)?;
+        tx.open_table(INTENTS)?;
+        tx.open_table(GENERATIONS)?;
+        tx.open_table(DEVICES)?;
+        tx.open_table(GRANTS)?;
+        tx.open_table(TICKETS)?;
+    }
+    Ok(tx.commit()?)
+}

@@ -1,0 +1,55 @@
+//! `Snapshot`: one moment of the database, for any number of threads. Never writes. What can be read is in the
+//! modules of the tables.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use redb::{Database, ReadOnlyTable, ReadableDatabase};
+
+use crate::error::{Fault, StoreError};
+use crate::schema;
+
+/// One moment of the database. While it lives, pages that were replaced since are not reused: keep it for one
+/// turn, not for ever.
+pub struct Snapshot {
+    path: Arc<Path>,
+    pub(crate) nodes: ReadOnlyTable<&'static [u8; 32], &'static [u8]>,
+    pub(crate) summaries: ReadOnlyTable<&'static [u8; 32], &'static [u8]>,
+    pub(crate) heads: ReadOnlyTable<u32, &'static [u8]>,
+    pub(crate) index: ReadOnlyTable<&'static [u8], &'static [u8]>,
+    pub(crate) blobs: ReadOnlyTable<&'static [u8], ()>,
+    pub(crate) pending: ReadOnlyTable<&'static [u8], u64>,
+    pub(crate) pending_totals: ReadOnlyTable<u32, (u64, u128)>,
+    pub(crate) intents: ReadOnlyTable<&'static [u8], &'static [u8]>,
+    pub(crate) generations: ReadOnlyTable<(u32, u64), &'static [u8]>,
+}
+
+impl Snapshot {
+    pub(crate) fn open(db: &Database, path: &Arc<Path>) -> Result<Self, Fault> {
+        // The tables keep the transaction alive.
+        let tx = db.begin_read()?;
+        Ok(Snapshot {
+            path: path.clone(),
+            nodes: tx.open_table(schema::NODES)?,
+            summaries: tx.open_table(schema::SUMMARIES)?,
+            heads: tx.open_table(schema::HEADS)?,
+            index: tx.open_table(schema::INDEX)?,
+            blobs: tx.open_table(schema::BLOBS)?,
+            pending: tx.open_table(schema::PENDING)?,
+            pending_totals: tx.open_table(schema::PENDING_TOTALS)?,
+            intents: tx.open_table(schema::INTENTS)?,
+            generations: tx.open_table(schema::GENERATIONS)?,
+        })
+    }
+
+    /// Reads, and says of which database an error is.
+    pub(crate) fn run<T>(&self, read: impl FnOnce() -> Result<T, Fault>) -> Result<T, StoreError> {
+        read().map_err(|fault| fault.at(&self.path))
+    }
+}
+
+const _: () = {
+    const fn shared<T: Send + Sync>() {}
+    shared::<Snapshot>();
+    shared::<crate::Store>();
+};

@@ -1,0 +1,137 @@
+//! `Store`: opens the state directory and its database, and runs transactions. Never knows what is in them.
+
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::path::Path;
+use std::sync::Arc;
+
+use redb::{Builder, Database, WriteTransaction};
+
+use crate::error::{Fault, StoreError};
+use crate::schema;
+use crate::snapshot::Snapshot;
+
+/// Name of the database in the state directory.
+pub const DATABASE: &str = "alike.redb";
+
+/// Memory for pages of the database, in bytes; an engine as a whole is to stay below 150 MiB.
+const CACHE: usize = 64 * 1024 * 1024;
+
+/// The database in a state directory. Share it as `Arc<Store>`; one write transaction runs at a time, the others
+/// wait, and readers never wait.
+pub struct Store {
+    db: Database,
+    path: Arc<Path>,
+}
+
+impl Store {
+    /// Opens the state directory `dir`; makes it (0700) and the database in it (0600) if they are missing.
+    ///
+    /// Refuses a directory that others may enter, a database that another process has open, and one of another
+    /// version.
+    pub fn open(dir: &Path) -> Result<Store, StoreError> {
+        make_dir(dir)?;
+        let path: Arc<Path> = dir.join(DATABASE).into();
+        make_file(dir, &path)?;
+        let open = || -> Result<Database, Fault> {
+            let db = Builder::new().set_cache_size(CACHE).create(&path)?;
+            schema::prepare(&db)?;
+            Ok(db)
+        };
+        let db = open().map_err(|fault| fault.at(&path))?;
+        Ok(Store { db, path })
+    }
+
+    /// The database's file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The database as it is now.
+    pub fn snapshot(&self) -> Result<Snapshot, StoreError> {
+        self.run(|db| Snapshot::open(db, &self.path))
+    }
+
+    /// Reads, and says of which database an error is.
+    pub(crate) fn run<T>(&self, read: impl FnOnce(&Database) -> Result<T, Fault>) -> Result<T, StoreError> {
+        read(&self.db).map_err(|fault| fault.at(&self.path))
+    }
+
+    /// One durable write transaction; nothing is kept if `change` fails.
+    pub(crate) fn write<T>(
+        &self,
+        change: impl FnOnce(&WriteTransaction) -> Result<T, Fault>,
+    ) -> Result<T, StoreError> {
+        self.run(|db| {
+            let tx = db.begin_write()?;
+            let done = change(&tx)?;
+            tx.commit()?;
+            Ok(done)
+        })
+    }
+}
+
+fn failed(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StoreError {
+    move |source| StoreError::Io {
+        doing,
+        path: path.to_owned(),
+        source,
+    }
+}
+
+fn make_dir(dir: &Path) -> Result<(), StoreError> {
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(dir)
+        .map_err(failed("making the state directory", dir))?;
+    let mode = fs::metadata(dir)
+        .map_err(failed("looking at the state directory", dir))?
+        .permissions()
+        .mode()
+        & 0o777;
+    if mode & 0o077 != 0 {
+        return Err(StoreError::Permissions {
+            path: dir.to_owned(),
+            mode,
+        });
+    }
+    Ok(())
+}
+
+/// The file is made here, not by redb, for its mode and so that its name is durable before its content is.
+fn make_file(dir: &Path, path: &Path) -> Result<(), StoreError> {
+    match OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)
+    {
+        Ok(_) => {
+            let parent = dir.parent().filter(|p| !p.as_os_str().is_empty());
+            for dir in [Some(dir), parent].into_iter().flatten() {
+                // A parent that may not be read cannot be synced; the directory was there, or was just made.
+                match File::open(dir).and_then(|f| f.sync_all()) {
+                    Err(e) if e.kind() != io::ErrorKind::PermissionDenied => {
+                        return Err(failed("syncing the directory", dir)(e));
+                    }
+                    _ => {}
+                }
+            }
+            Ok(())
+        }
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
+            let mode = fs::metadata(path)
+                .map_err(failed("looking at the database", path))?
+                .permissions()
+                .mode();
+            if mode & 0o077 != 0 {
+                fs::set_permissions(path, Permissions::from_mode(0o600))
+                    .map_err(failed("closing to other users the database", path))?;
+            }
+            Ok(())
+        }
+        Err(e) => Err(failed("making the database", path)(e)),
+    }
+}

@@ -1,0 +1,89 @@
+//! Tree nodes and summaries: stored once by digest, shared by all folders and generations. Never decodes a node.
+
+use std::sync::Arc;
+
+use alike_core::digest::Digest;
+use alike_core::tree::{Nodes, NodesError};
+use alike_core::view::{Summaries, Summary};
+use redb::{ReadableTable, Table, WriteTransaction};
+
+use crate::error::{Fault, StoreError};
+use crate::schema::{NODES, SUMMARIES};
+use crate::snapshot::Snapshot;
+use crate::value;
+
+/// Writes the nodes that are not there yet, in key order.
+pub(crate) fn put_nodes(tx: &WriteTransaction, nodes: &[(Digest, Arc<[u8]>)]) -> Result<(), Fault> {
+    let mut table = tx.open_table(NODES)?;
+    for (digest, bytes) in by_digest(nodes) {
+        put_new(&mut table, digest, bytes)?;
+    }
+    Ok(())
+}
+
+/// Writes the summaries that are not there yet, in key order; their content trees must be there.
+pub(crate) fn put_summaries(tx: &WriteTransaction, summaries: &[(Digest, Summary)]) -> Result<(), Fault> {
+    let nodes = tx.open_table(NODES)?;
+    let mut table = tx.open_table(SUMMARIES)?;
+    let mut buffer = Vec::new();
+    for (digest, summary) in by_digest(summaries) {
+        must_exist(&nodes, &summary.root)?;
+        value::encode_into(summary, &mut buffer);
+        put_new(&mut table, digest, &buffer)?;
+    }
+    Ok(())
+}
+
+fn by_digest<T>(rows: &[(Digest, T)]) -> Vec<&(Digest, T)> {
+    let mut sorted: Vec<_> = rows.iter().collect();
+    sorted.sort_by_key(|row| row.0);
+    sorted
+}
+
+/// A digest stands for one value, so a row that is there is never written again.
+fn put_new(
+    table: &mut Table<'_, &'static [u8; 32], &'static [u8]>,
+    digest: &Digest,
+    bytes: &[u8],
+) -> Result<(), Fault> {
+    if table.get(&digest.0)?.is_none() {
+        table.insert(&digest.0, bytes)?;
+    }
+    Ok(())
+}
+
+/// Refuses a commit that would name a tree which is not there.
+pub(crate) fn must_exist(
+    nodes: &impl ReadableTable<&'static [u8; 32], &'static [u8]>,
+    digest: &Digest,
+) -> Result<(), Fault> {
+    match nodes.get(&digest.0)? {
+        Some(_) => Ok(()),
+        None => Err(Fault::MissingTree(*digest)),
+    }
+}
+
+impl Snapshot {
+    /// Is this tree node here?
+    pub fn has_node(&self, digest: &Digest) -> Result<bool, StoreError> {
+        self.run(|| Ok(self.nodes.get(&digest.0)?.is_some()))
+    }
+}
+
+impl Nodes for Snapshot {
+    fn node(&self, digest: &Digest) -> Result<Option<Arc<[u8]>>, NodesError> {
+        self.run(|| Ok(self.nodes.get(&digest.0)?.map(|bytes| bytes.value().into())))
+            .map_err(|e| NodesError(e.to_string()))
+    }
+}
+
+impl Summaries for Snapshot {
+    fn summary(&self, state: &Digest) -> Result<Option<Summary>, NodesError> {
+        self.run(|| {
+            let row = self.summaries.get(&state.0)?;
+            row.map(|bytes| value::decode("summaries", bytes.value()))
+                .transpose()
+        })
+        .map_err(|e| NodesError(e.to_string()))
+    }
+}
