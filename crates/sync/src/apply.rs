@@ -1,0 +1,414 @@
+//! Applying a plan to the disk: durable content first, then intents, then one move a path that checks what it
+//! displaces, then MAT. Also the way back after a crash. Never decides what should be there.
+
+use std::collections::HashSet;
+
+use alike_core::digest::Digest;
+use alike_core::observe::{Mat, Seen};
+use alike_core::path::RelPath;
+use alike_core::plan::{Op, plan};
+use alike_core::record::Value;
+use alike_core::view::Shown;
+use alike_store::{Commit, Fingerprint, IndexRow, Intent, Snapshot};
+
+use crate::disk::{Expected, Kind, MoveError};
+use crate::error::Error;
+use crate::folder::{Folder, Look, Place, Problem};
+
+/// mtimes younger than this may not tell a later change from this one.
+const RACY_NS: i64 = 10_000_000;
+
+/// One path that has to change, as planned from one snapshot.
+#[derive(Clone, Debug)]
+pub(crate) struct Item {
+    pub(crate) path: RelPath,
+    pub(crate) op: Op,
+    pub(crate) head: Option<Shown>,
+    pub(crate) row: Option<IndexRow>,
+}
+
+/// An item whose content, if it needs any, is in a temporary file.
+#[derive(Debug)]
+pub(crate) struct Ready {
+    pub(crate) item: Item,
+    pub(crate) temp: Option<Vec<u8>>,
+}
+
+/// What came of an item.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// It is so on disk, and remembered.
+    Done,
+    /// Something else has to happen first; it stays pending.
+    Blocked,
+    /// HEAD or the disk moved on; it is planned anew.
+    Stale,
+    /// It cannot be done; there is a problem to show.
+    Failed,
+}
+
+/// A batch of planned items and where the next one begins.
+#[derive(Debug, Default)]
+pub(crate) struct Planned {
+    /// HEAD's state tree that it was planned from.
+    pub(crate) root: Option<Digest>,
+    pub(crate) items: Vec<Item>,
+    pub(crate) last: Option<RelPath>,
+}
+
+/// Plans the next pending paths after `after`: at most `limit`, and none in `skip`.
+pub(crate) fn gather(
+    place: &Place,
+    after: Option<&RelPath>,
+    limit: usize,
+    skip: &HashSet<RelPath>,
+) -> Result<Planned, Error> {
+    let snapshot = place.store.snapshot()?;
+    let root = snapshot.head(place.key)?.state.root;
+    let mut look = Look::new(&snapshot, root);
+    let mut planned = Planned {
+        root,
+        ..Planned::default()
+    };
+    for (path, _) in snapshot.pending(place.key, after, limit)? {
+        planned.last = Some(path.clone());
+        if skip.contains(&path) {
+            continue;
+        }
+        let head = look.at(&path)?.cloned();
+        let row = snapshot.index(place.key, &path)?;
+        let op = plan(head.as_ref(), row.as_ref().map(|r| &r.mat));
+        planned.items.push(Item { path, op, head, row });
+    }
+    Ok(planned)
+}
+
+impl Folder {
+    /// Applies what is ready and commits what happened.
+    pub(crate) fn apply(
+        &mut self,
+        planned: Option<Digest>,
+        ready: Vec<Ready>,
+    ) -> Result<Vec<Outcome>, Error> {
+        let place = self.place.clone();
+        let snapshot = place.store.snapshot()?;
+        let healthy = self.view.frozen.is_none() && place.root.check(&place.row.marker).is_ok();
+        let mut outcomes = vec![Outcome::Stale; ready.len()];
+        let mut todo = Vec::new();
+        for (i, mut item) in ready.into_iter().enumerate() {
+            if healthy && self.still_good(&snapshot, planned, &mut item.item)? {
+                todo.push((i, item));
+            } else if let Some(temp) = &item.temp {
+                place.root.remove_temp(temp);
+            }
+        }
+        if todo.is_empty() {
+            return Ok(outcomes);
+        }
+        // Directories go last and deepest first, once their members are gone.
+        todo.sort_by_key(|(_, r)| match r.item.op {
+            Op::Rmdir => (1, usize::MAX - r.item.path.depth()),
+            _ => (0, 0),
+        });
+        if todo.iter().any(|(_, r)| r.temp.is_some()) {
+            self.disk(place.root.sync_all())?;
+        }
+        let intents: Vec<Intent> = todo
+            .iter()
+            .filter(|(_, r)| r.item.op != Op::Adopt)
+            .map(|(_, r)| intent(r))
+            .collect();
+        let paths: Vec<RelPath> = intents.iter().map(|i| i.path.clone()).collect();
+        if !intents.is_empty() {
+            place.store.commit(
+                place.key,
+                Commit {
+                    intents_put: intents,
+                    ..Commit::default()
+                },
+            )?;
+        }
+        let mut commit = Commit {
+            intents_remove: paths,
+            ..Commit::default()
+        };
+        for (i, ready) in &todo {
+            outcomes[*i] = self.perform(ready, &mut commit);
+            if outcomes[*i] != Outcome::Done
+                && let Some(temp) = &ready.temp
+            {
+                place.root.remove_temp(temp);
+            }
+        }
+        self.disk(place.root.sync_all())?;
+        place.store.commit(place.key, commit)?;
+        Ok(outcomes)
+    }
+
+    fn disk(&self, result: std::io::Result<()>) -> Result<(), Error> {
+        result.map_err(|e| {
+            Error::Refused(format!(
+                "{}: making it durable failed: {e}",
+                self.place.root.path().display()
+            ))
+        })
+    }
+
+    /// Do HEAD and MAT still say what the item was planned from? Newer dots of the same content are taken over.
+    fn still_good(
+        &self,
+        snapshot: &Snapshot,
+        planned: Option<Digest>,
+        item: &mut Item,
+    ) -> Result<bool, Error> {
+        let row = snapshot.index(self.place.key, &item.path)?;
+        if row.as_ref().map(|r| &r.mat) != item.row.as_ref().map(|r| &r.mat) {
+            return Ok(false);
+        }
+        item.row = row;
+        if planned == self.head.state.root {
+            return Ok(true);
+        }
+        let head = Look::new(snapshot, self.head.state.root).at(&item.path)?.cloned();
+        let same = match (&head, &item.head) {
+            (Some(a), Some(b)) => a.looks_like(b),
+            (None, None) => true,
+            _ => false,
+        };
+        if same {
+            item.head = head;
+        }
+        Ok(same)
+    }
+
+    /// Does one item; what happened goes into `commit`.
+    fn perform(&mut self, ready: &Ready, commit: &mut Commit) -> Outcome {
+        let Item { path, op, head, row } = &ready.item;
+        let root = &self.place.root;
+        let expected = row.as_ref().map(|r| Expected {
+            fingerprint: r.fingerprint,
+            value: r.mat.value.clone(),
+        });
+        let expected = || {
+            expected
+                .as_ref()
+                .expect("the operation is planned over something that is there")
+        };
+        let temp = || ready.temp.as_deref().expect("content was made ready");
+        let result = match op {
+            Op::Nothing => Ok(None),
+            Op::Adopt => Ok(row.as_ref().and_then(|r| r.fingerprint)),
+            Op::Mkdir => root.mkdir(path).map(Some),
+            Op::Create => root.create(temp(), path).map(Some),
+            Op::Replace => root.replace(temp(), path, expected()).map(Some),
+            Op::SetExec => {
+                let exec = head.as_ref().is_some_and(Shown::is_exec);
+                root.set_exec(path, exec, expected()).map(Some)
+            }
+            Op::Remove => root.remove(path, expected()).map(|()| None),
+            Op::Rmdir => root.rmdir(path).map(|()| None),
+            Op::RemoveThenMkdir => root
+                .remove(path, expected())
+                .and_then(|()| root.mkdir(path))
+                .map(Some),
+            Op::RmdirThenCreate => root
+                .rmdir(path)
+                .and_then(|()| root.create(temp(), path))
+                .map(Some),
+        };
+        match result {
+            Ok(fingerprint) => {
+                self.apply_problems.remove(path);
+                match head {
+                    Some(head) => commit
+                        .index_put
+                        .push((path.clone(), materialised(head, fingerprint))),
+                    None => commit.index_remove.push(path.clone()),
+                }
+                commit.pending_remove.push(path.clone());
+                Outcome::Done
+            }
+            Err(error) => self.not_done(
+                path,
+                *op == Op::RemoveThenMkdir || *op == Op::RmdirThenCreate,
+                error,
+            ),
+        }
+    }
+
+    fn not_done(&mut self, path: &RelPath, two_steps: bool, error: MoveError) -> Outcome {
+        let mut problem = |reason: String, hint: &str| {
+            self.apply_problems.insert(
+                path.clone(),
+                Problem {
+                    reason,
+                    hint: hint.to_owned(),
+                },
+            );
+            Outcome::Failed
+        };
+        let outcome = match error {
+            // A local change slipped in: the scan finds out what it was. Or the directory it belongs into is
+            // not there yet.
+            MoveError::Changed => Outcome::Stale,
+            MoveError::NotEmpty => Outcome::Blocked,
+            MoveError::Busy => Outcome::Blocked,
+            MoveError::Unsupported(reason) => problem(reason, "rename it on a device that can"),
+            MoveError::NoSpace => problem(
+                "no space left on the device".into(),
+                "free some space; the file is fetched again by itself",
+            ),
+            MoveError::Io { source, .. } => problem(
+                format!("cannot be written: {source}"),
+                "check the permissions of the file and its directory",
+            ),
+        };
+        if outcome == Outcome::Stale || two_steps {
+            self.dirty(path.clone());
+        }
+        outcome
+    }
+
+    /// After a crash: finds out how far the moves came that had begun, and remembers what is so.
+    pub(crate) fn recover(&mut self) -> Result<(), Error> {
+        let place = self.place.clone();
+        if place.root.check(&place.row.marker).is_err() {
+            // Not the folder: its intents wait until it is back.
+            return Ok(());
+        }
+        let snapshot = place.store.snapshot()?;
+        let intents = snapshot.intents(place.key)?;
+        let mut commit = Commit::default();
+        for intent in &intents {
+            let now = look_at(&place, &intent.path);
+            let before = intent.before.as_ref().map(|m| Seen {
+                value: m.value.clone(),
+                exec: m.exec,
+            });
+            let after = intent.after.as_ref().map(|value| Seen {
+                value: value.clone(),
+                exec: intent.after_exec,
+            });
+            let now_seen = now.as_ref().map(|(seen, _)| seen.clone());
+            if now_seen == after {
+                match now {
+                    Some((seen, fingerprint)) => {
+                        let mat = Mat {
+                            value: seen.value,
+                            exec: seen.exec,
+                            dots: intent.dots.clone(),
+                        };
+                        let row = IndexRow {
+                            mat,
+                            fingerprint: Some(fingerprint),
+                            racy: true,
+                        };
+                        commit.index_put.push((intent.path.clone(), row));
+                    }
+                    None => commit.index_remove.push(intent.path.clone()),
+                }
+            } else if now_seen != before {
+                // Neither what was nor what was meant: whoever wrote it never saw the version that MAT names,
+                // so it must not count as having replaced it.
+                commit.index_remove.push(intent.path.clone());
+            }
+            commit.intents_remove.push(intent.path.clone());
+        }
+        if !intents.is_empty() {
+            tracing::info!(folder = %place.row.name, count = intents.len(), "recovered from an unclean end");
+        }
+        // After an exchange the temporary name holds the displaced version, perhaps somebody's edit that
+        // slipped in: it goes to the displaced versions, whatever it is.
+        for temp in intents.iter().filter_map(|i| i.temp.as_deref()) {
+            if let Err(error) = place.root.keep_temp(temp) {
+                tracing::warn!(folder = %place.row.name, "a displaced version stays in .alike/tmp: {error}");
+            }
+        }
+        let kept: HashSet<&[u8]> = intents.iter().filter_map(|i| i.temp.as_deref()).collect();
+        let resumable = |name: &[u8]| name.starts_with(b"big-") || kept.contains(name);
+        if let Err(error) = place.root.clear_temps(resumable) {
+            tracing::warn!(folder = %place.row.name, "clearing .alike/tmp: {error}");
+        }
+        self.replan(&snapshot, commit)
+    }
+
+    /// Commits what recovery found, and plans the paths concerned anew.
+    fn replan(&mut self, snapshot: &Snapshot, mut commit: Commit) -> Result<(), Error> {
+        if commit.intents_remove.is_empty() {
+            return Ok(());
+        }
+        let mut look = Look::new(snapshot, self.head.state.root);
+        for path in commit.intents_remove.clone() {
+            let head = look.at(&path)?.cloned();
+            let put = commit
+                .index_put
+                .iter()
+                .find(|(p, _)| *p == path)
+                .map(|(_, row)| row.mat.clone());
+            let mat = match put {
+                Some(mat) => Some(mat),
+                None if commit.index_remove.contains(&path) => None,
+                None => snapshot.index(self.place.key, &path)?.map(|row| row.mat),
+            };
+            match plan(head.as_ref(), mat.as_ref()) {
+                Op::Nothing | Op::Adopt => commit.pending_remove.push(path),
+                _ => commit
+                    .pending_put
+                    .push((path, head.map_or(0, |h| h.value.size()))),
+            }
+        }
+        Ok(self.place.store.commit(self.place.key, commit)?)
+    }
+}
+
+fn intent(ready: &Ready) -> Intent {
+    let Item { path, head, row, .. } = &ready.item;
+    Intent {
+        path: path.clone(),
+        before: row.as_ref().map(|r| r.mat.clone()),
+        before_fingerprint: row.as_ref().and_then(|r| r.fingerprint),
+        after: head.as_ref().map(|h| h.value.clone()),
+        after_exec: head.as_ref().is_some_and(Shown::is_exec),
+        dots: head.as_ref().map(|h| h.dots.clone()).unwrap_or_default(),
+        temp: ready.temp.clone(),
+    }
+}
+
+/// The index row of what was just put on disk.
+fn materialised(head: &Shown, fingerprint: Option<Fingerprint>) -> IndexRow {
+    let now = i64::try_from(crate::folder::now_ms()).unwrap_or(i64::MAX / 1_000_000) * 1_000_000;
+    // A later edit sets another mtime; only where the given mtime is of just now could the two be the same.
+    let racy = fingerprint.is_some_and(|f| f.mtime_ns > now - RACY_NS) && head.value != Value::Dir;
+    let mat = Mat {
+        value: head.value.clone(),
+        exec: head.is_exec(),
+        dots: head.dots.clone(),
+    };
+    IndexRow {
+        mat,
+        fingerprint,
+        racy,
+    }
+}
+
+/// What is at a path now, by content. `None` also for what cannot be read: recovery then leaves it alone.
+fn look_at(place: &Place, path: &RelPath) -> Option<(Seen, Fingerprint)> {
+    let stat = place.root.stat(path).ok()??;
+    let (value, exec) = match stat.kind {
+        Kind::Dir => (Value::Dir, false),
+        Kind::Symlink => (
+            Value::Symlink {
+                target: place.root.read_link(path).ok()?.into(),
+            },
+            false,
+        ),
+        Kind::File => {
+            let file = place.root.open_file(path).ok()?;
+            let (digest, size) =
+                crate::outboard::hash_with_outboard(&file, stat.fingerprint.size, None).ok()?;
+            (Value::File { digest, size }, stat.fingerprint.mode & 0o100 != 0)
+        }
+        Kind::Special(_) => return None,
+    };
+    Some((Seen { value, exec }, stat.fingerprint))
+}

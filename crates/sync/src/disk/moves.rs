@@ -1,0 +1,393 @@
+//! The moves: what changes users' files. Each looks at what is there before it acts, and again at what came
+//! out, because between the two somebody may have saved. What was not expected goes back to its path.
+
+use alike_core::path::RelPath;
+use alike_core::record::Value;
+use alike_store::Fingerprint;
+use rustix::fs::{AtFlags, Mode, RenameFlags};
+use rustix::io::Errno;
+
+use super::own::TMP;
+use super::temp::ASIDE;
+use super::{Buffer, Content, Dir, Expected, Kind, MoveError, Place, Root, Stat, Ways, failed, io_failed};
+
+/// How often two parties may change one path in turn before we stop and keep what we hold.
+const SWAP_TRIES: usize = 8;
+
+impl Root {
+    /// Puts a temporary file or link where nothing is.
+    pub fn create(&self, temp: &[u8], path: &RelPath) -> Result<Fingerprint, MoveError> {
+        let place = self.place(path)?;
+        let tmp = self.tmp_for(path)?;
+        let ours = self.temp_stat(&tmp, temp, path)?;
+        self.rename_new(&tmp, temp, &place.dir, place.name.as_bytes())
+            .map_err(|errno| match errno {
+                Errno::EXIST | Errno::NOENT | Errno::NOTDIR => MoveError::Changed,
+                errno => failed("create", path, errno),
+            })?;
+        landed(&place, &ours)
+    }
+
+    /// Puts a temporary file or link in the place of the file or link that `expect` describes, which is kept.
+    /// Whoever looks at the path sees the whole old or the whole new content.
+    pub fn replace(&self, temp: &[u8], path: &RelPath, expect: &Expected) -> Result<Fingerprint, MoveError> {
+        let place = self.place(path)?;
+        let tmp = self.tmp_for(path)?;
+        let before = as_expected(&place, expect)?;
+        let ours = inherit(&tmp, temp, &before, self.temp_stat(&tmp, temp, path)?, path)?;
+        if let Err(errno) = self.exchange(&tmp, temp, &place) {
+            return match errno {
+                Errno::NOENT | Errno::NOTDIR => Err(MoveError::Changed),
+                Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP => {
+                    self.ways
+                        .exchange
+                        .store(false, std::sync::atomic::Ordering::Relaxed);
+                    self.replace_in_steps(&tmp, temp, &place, &before, &ours, expect)
+                }
+                errno => Err(failed("replace", path, errno)),
+            };
+        }
+        let out = self.temp_stat(&tmp, temp, path)?;
+        if !out.is_same_but_renamed(&before) {
+            self.swap_back(&tmp, temp, &place, &ours);
+            return Err(MoveError::Changed);
+        }
+        self.keep_displaced(&tmp, temp, &expect.value);
+        landed(&place, &ours)
+    }
+
+    /// Takes the file or link that `expect` describes away; it is kept.
+    pub fn remove(&self, path: &RelPath, expect: &Expected) -> Result<(), MoveError> {
+        let place = self.place(path)?;
+        let tmp = self.tmp_for(path)?;
+        let before = as_expected(&place, expect)?;
+        let aside = self.take_aside(&tmp, &place, &before)?;
+        self.keep_displaced(&tmp, &aside, &expect.value);
+        Ok(())
+    }
+
+    /// Makes a directory; one that is there already will do.
+    pub fn mkdir(&self, path: &RelPath) -> Result<Fingerprint, MoveError> {
+        let place = self.place(path)?;
+        match rustix::fs::mkdirat(&place.dir, place.name.as_bytes(), Mode::from_raw_mode(0o777)) {
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(Errno::NOENT) => return Err(MoveError::Changed),
+            Err(errno) => return Err(failed("make the directory", path, errno)),
+        }
+        match place.stat()? {
+            Some(stat) if stat.kind == Kind::Dir && stat.dev == self.dev => Ok(stat.fingerprint),
+            _ => Err(MoveError::Changed),
+        }
+    }
+
+    /// Removes an empty directory; it may be gone already.
+    pub fn rmdir(&self, path: &RelPath) -> Result<(), MoveError> {
+        let (dir, name) = path.split().ok_or(MoveError::Busy)?;
+        let dir = match self.place_dir(&dir) {
+            Ok(dir) => dir,
+            Err(Errno::NOENT) => return Ok(()),
+            Err(Errno::NOTDIR | Errno::LOOP) => return Err(MoveError::Changed),
+            Err(errno) => return Err(failed("remove the directory", path, errno)),
+        };
+        match rustix::fs::unlinkat(&dir, name.as_bytes(), AtFlags::REMOVEDIR) {
+            Ok(()) | Err(Errno::NOENT) => Ok(()),
+            Err(Errno::NOTEMPTY | Errno::EXIST) => Err(MoveError::NotEmpty),
+            Err(Errno::NOTDIR) => Err(MoveError::Changed),
+            Err(errno) => Err(failed("remove the directory", path, errno)),
+        }
+    }
+
+    /// Sets or clears the exec bits of the file that `expect` describes: whoever may read it may execute it.
+    pub fn set_exec(&self, path: &RelPath, exec: bool, expect: &Expected) -> Result<Fingerprint, MoveError> {
+        let place = self.place(path)?;
+        let before = as_expected(&place, expect)?;
+        if before.kind != Kind::File {
+            return Err(MoveError::Changed);
+        }
+        if before.is_exec() == exec {
+            return Ok(before.fingerprint);
+        }
+        let file = place
+            .dir
+            .open_file(place.name.as_bytes())
+            .map_err(|source| io_failed("open", path, source))?;
+        let opened = fstat(&file, path)?;
+        if opened != before {
+            return Err(MoveError::Changed);
+        }
+        let mode = with_exec(before.fingerprint.mode, exec);
+        rustix::fs::fchmod(&file, Mode::from_raw_mode(mode))
+            .map_err(|errno| failed("set the mode of", path, errno))?;
+        let wanted = Stat {
+            fingerprint: Fingerprint {
+                mode: before.fingerprint.mode & !0o7777 | mode,
+                ..before.fingerprint
+            },
+            ..before
+        };
+        landed(&place, &wanted)
+    }
+
+    /// Renames, unless something has the new name already.
+    pub(super) fn rename_new(&self, from: &Dir, name: &[u8], to: &Dir, new: &[u8]) -> rustix::io::Result<()> {
+        if Ways::has(&self.ways.no_replace) {
+            match rustix::fs::renameat_with(from, name, to, new, RenameFlags::NOREPLACE) {
+                Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {}
+                other => return other,
+            }
+        }
+        // A second name, then the first one goes: also never over what is there.
+        match rustix::fs::linkat(from, name, to, new, AtFlags::empty()) {
+            Ok(()) => {}
+            Err(Errno::PERM | Errno::NOSYS) => return Err(Errno::OPNOTSUPP),
+            Err(errno) => return Err(errno),
+        }
+        let old = rustix::fs::statat(to, new, AtFlags::SYMLINK_NOFOLLOW)?;
+        match rustix::fs::statat(from, name, AtFlags::SYMLINK_NOFOLLOW) {
+            // Only the name that still means the same file: a save may have put another one there.
+            Ok(now) if now.st_ino == old.st_ino => rustix::fs::unlinkat(from, name, AtFlags::empty()),
+            Ok(_) | Err(Errno::NOENT) => Ok(()),
+            Err(errno) => Err(errno),
+        }
+    }
+
+    fn exchange(&self, tmp: &Dir, temp: &[u8], place: &Place) -> rustix::io::Result<()> {
+        if !Ways::has(&self.ways.exchange) {
+            return Err(Errno::INVAL);
+        }
+        rustix::fs::renameat_with(
+            tmp,
+            temp,
+            &place.dir,
+            place.name.as_bytes(),
+            RenameFlags::EXCHANGE,
+        )
+    }
+
+    /// Where names cannot be exchanged: the old one is moved away, then the new one moved in. The path is
+    /// empty for a moment, but nothing is lost whatever happens in it.
+    fn replace_in_steps(
+        &self,
+        tmp: &Dir,
+        temp: &[u8],
+        place: &Place,
+        before: &Stat,
+        ours: &Stat,
+        expect: &Expected,
+    ) -> Result<Fingerprint, MoveError> {
+        let aside = self.take_aside(tmp, place, before)?;
+        let put = self.rename_new(tmp, temp, &place.dir, place.name.as_bytes());
+        if put.is_err() && put != Err(Errno::EXIST) {
+            self.put_back(tmp, &aside, place);
+        } else {
+            self.keep_displaced(tmp, &aside, &expect.value);
+        }
+        match put {
+            Ok(()) => landed(place, ours),
+            Err(Errno::EXIST | Errno::NOENT | Errno::NOTDIR) => Err(MoveError::Changed),
+            Err(errno) => Err(failed("replace", &place.path, errno)),
+        }
+    }
+
+    /// Renames what is at the place to a name that is never removed, if it is what it was `before`.
+    fn take_aside(&self, tmp: &Dir, place: &Place, before: &Stat) -> Result<Vec<u8>, MoveError> {
+        let aside = self.fresh_name(ASIDE);
+        self.rename_new(&place.dir, place.name.as_bytes(), tmp, &aside)
+            .map_err(|errno| match errno {
+                Errno::NOENT | Errno::NOTDIR => MoveError::Changed,
+                errno => failed("move away", &place.path, errno),
+            })?;
+        let out = tmp
+            .stat(&aside)
+            .map_err(|source| io_failed("look at", &place.path, source))?;
+        if out.is_some_and(|out| out.is_same_but_renamed(before)) {
+            return Ok(aside);
+        }
+        self.put_back(tmp, &aside, place);
+        Err(MoveError::Changed)
+    }
+
+    /// Puts what was taken aside back; if its place is taken by now, it is kept as an object.
+    fn put_back(&self, tmp: &Dir, aside: &[u8], place: &Place) {
+        if let Err(errno) = self.rename_new(tmp, aside, &place.dir, place.name.as_bytes()) {
+            tracing::warn!(path = %place.path, %errno, "a version was kept that could not go back to its path");
+            self.keep_whatever(tmp, aside);
+        }
+    }
+
+    /// Undoes an exchange that brought out what was not expected, until what it brings out is what we had put
+    /// there: everything else is newer than what we hold.
+    fn swap_back(&self, tmp: &Dir, temp: &[u8], place: &Place, ours: &Stat) {
+        let mut put = ours.fingerprint.ino;
+        for _ in 0..SWAP_TRIES {
+            let Ok(Some(held)) = tmp.stat(temp) else { break };
+            match self.exchange(tmp, temp, place) {
+                Ok(()) => {}
+                // Ours was removed: what we hold goes back all the same.
+                Err(Errno::NOENT) => match self.rename_new(tmp, temp, &place.dir, place.name.as_bytes()) {
+                    Ok(()) => return,
+                    Err(Errno::EXIST) => continue,
+                    Err(_) => break,
+                },
+                Err(_) => break,
+            }
+            let Ok(Some(out)) = tmp.stat(temp) else { break };
+            if out.is_same_but_renamed(ours) {
+                return;
+            }
+            if out.fingerprint.ino == put {
+                break;
+            }
+            put = held.fingerprint.ino;
+        }
+        // What is under the temporary name now is not ours, or was written to: it is no temporary file.
+        let aside = self.fresh_name(ASIDE);
+        match self.rename_new(tmp, temp, tmp, &aside) {
+            Ok(()) => self.keep_whatever(tmp, &aside),
+            Err(errno) => tracing::warn!(path = %place.path, %errno, "a version stays in .alike/tmp"),
+        }
+    }
+
+    /// Keeps what was displaced and is known to be `value`. If that fails it stays in `.alike/tmp`, under a
+    /// name that is never removed.
+    fn keep_displaced(&self, tmp: &Dir, name: &[u8], value: &Value) {
+        let kept = match value {
+            Value::File { digest, .. } => self.keep_as(tmp, name, digest),
+            // The target is in the record; nothing else is in a link.
+            Value::Symlink { .. } => {
+                rustix::fs::unlinkat(tmp, name, AtFlags::empty()).map_err(std::io::Error::from)
+            }
+            Value::Dir => Ok(()),
+        };
+        let Err(error) = kept else { return };
+        tracing::warn!(%error, "a displaced version stays in .alike/tmp for now");
+        if !name.starts_with(ASIDE)
+            && let Err(errno) = self.rename_new(tmp, name, tmp, &self.fresh_name(ASIDE))
+        {
+            tracing::error!(name = %name.escape_ascii(), %errno, "a displaced version could not be renamed");
+        }
+    }
+
+    /// Keeps a file whose content nobody has looked at. A link or directory stays where it is.
+    fn keep_whatever(&self, tmp: &Dir, aside: &[u8]) {
+        if let Err(error) = self.keep_as_found(tmp, aside) {
+            tracing::warn!(name = %aside.escape_ascii(), %error, "a displaced version stays in .alike/tmp");
+        }
+    }
+
+    fn tmp_for(&self, path: &RelPath) -> Result<Dir, MoveError> {
+        self.own_dir(TMP)
+            .map_err(|errno| match failed("open .alike/tmp for", path, errno) {
+                MoveError::Io { what, path, source } => MoveError::Io { what, path, source },
+                other => other,
+            })
+    }
+
+    fn temp_stat(&self, tmp: &Dir, temp: &[u8], path: &RelPath) -> Result<Stat, MoveError> {
+        let io = |source| MoveError::Io {
+            what: "find the temporary file for",
+            path: path.clone(),
+            source,
+        };
+        tmp.stat(temp)
+            .map_err(io)?
+            .ok_or_else(|| io(std::io::ErrorKind::NotFound.into()))
+    }
+}
+
+/// What is at the place, if that is what MAT says.
+fn as_expected(place: &Place, expect: &Expected) -> Result<Stat, MoveError> {
+    let stat = place.stat()?.ok_or(MoveError::Changed)?;
+    let kind = match &expect.value {
+        Value::File { .. } => Kind::File,
+        Value::Symlink { .. } => Kind::Symlink,
+        Value::Dir => return Err(MoveError::Changed),
+    };
+    if stat.kind != kind || stat.dev != place.dir.dev() {
+        return Err(MoveError::Changed);
+    }
+    if let Some(fingerprint) = expect.fingerprint {
+        return if stat.fingerprint == fingerprint {
+            Ok(stat)
+        } else {
+            Err(MoveError::Changed)
+        };
+    }
+    let look = |source| io_failed("read", &place.path, source);
+    let name = place.name.as_bytes();
+    match &expect.value {
+        Value::File { digest, size } => {
+            if stat.fingerprint.size != *size {
+                return Err(MoveError::Changed);
+            }
+            match place
+                .dir
+                .hash(name, None, &mut Buffer::new(), None, &mut |_| true)
+                .map_err(look)?
+            {
+                Content::Is { digest: found, stat } if found == *digest => Ok(stat),
+                Content::Is { .. } | Content::Changing | Content::Gone | Content::Stopped => {
+                    Err(MoveError::Changed)
+                }
+            }
+        }
+        Value::Symlink { target } => match place.dir.read_link(name) {
+            Ok(found) if found[..] == target[..] => Ok(stat),
+            Ok(_) => Err(MoveError::Changed),
+            Err(source) => Err(look(source)),
+        },
+        Value::Dir => Err(MoveError::Changed),
+    }
+}
+
+/// Is what we put there, there, and as we made it? Its fingerprint.
+fn landed(place: &Place, ours: &Stat) -> Result<Fingerprint, MoveError> {
+    match place.stat()? {
+        Some(stat) if stat.is_same_but_renamed(ours) => Ok(stat.fingerprint),
+        _ => Err(MoveError::Changed),
+    }
+}
+
+/// A file that takes another one's place takes over who may read it: a private file stays private.
+fn inherit(tmp: &Dir, temp: &[u8], old: &Stat, ours: Stat, path: &RelPath) -> Result<Stat, MoveError> {
+    if old.kind != Kind::File || ours.kind != Kind::File {
+        return Ok(ours);
+    }
+    let mode = with_exec(old.fingerprint.mode, ours.is_exec());
+    if mode == ours.fingerprint.mode & 0o7777 && old.owner == ours.owner {
+        return Ok(ours);
+    }
+    let file = tmp
+        .open_file(temp)
+        .map_err(|source| io_failed("open the temporary file for", path, source))?;
+    if old.owner != ours.owner {
+        let (user, group) = (
+            rustix::fs::Uid::from_raw(old.owner.0),
+            rustix::fs::Gid::from_raw(old.owner.1),
+        );
+        // Only root can, mostly; then the file is ours, as if we had saved it in an editor.
+        if rustix::fs::fchown(&file, Some(user), Some(group)).is_err() {
+            let _ = rustix::fs::fchown(&file, None, Some(group));
+        }
+    }
+    match rustix::fs::fchmod(&file, Mode::from_raw_mode(mode)) {
+        Ok(()) | Err(Errno::PERM | Errno::OPNOTSUPP) => {}
+        Err(errno) => return Err(failed("set the mode of", path, errno)),
+    }
+    fstat(&file, path)
+}
+
+fn fstat(file: &std::fs::File, path: &RelPath) -> Result<Stat, MoveError> {
+    let stat = rustix::fs::fstat(file).map_err(|errno| failed("look at", path, errno))?;
+    Ok(super::dir::stat_of(&stat))
+}
+
+/// The permission bits of `mode` with the exec bits as they should be. No set-id bits.
+fn with_exec(mode: u32, exec: bool) -> u32 {
+    let mode = mode & 0o777;
+    if exec {
+        mode | (mode & 0o444) >> 2 | 0o100
+    } else {
+        mode & !0o111
+    }
+}

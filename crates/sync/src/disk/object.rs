@@ -1,0 +1,96 @@
+//! Displaced versions in `.alike/objects/ab/<digest>`: files that were at a path, put there by rename. Never
+//! written, never removed here (retention decides elsewhere); read only with their digest checked.
+
+use std::fs::File;
+use std::io;
+
+use alike_core::digest::Digest;
+use rustix::fs::{AtFlags, Mode};
+use rustix::io::Errno;
+
+use super::own::OBJECTS;
+use super::temp::{ASIDE, is_absent_io};
+use super::{Buffer, Content, Dir, Kind, Root};
+
+impl Root {
+    /// Copies a displaced version into a new temporary file. `None` if there is none, or it is damaged.
+    pub fn temp_from_object(&self, digest: &Digest) -> io::Result<Option<Vec<u8>>> {
+        let Some(file) = self.open_object(digest)? else {
+            return Ok(None);
+        };
+        let stat = super::dir::stat_of(&rustix::fs::fstat(&file)?);
+        self.temp_copy(&file, &stat, digest)
+    }
+
+    /// Opens a displaced version for reading; `None` if there is none. Its content is not verified here.
+    pub fn open_object(&self, digest: &Digest) -> io::Result<Option<File>> {
+        let hex = digest.to_hex();
+        let shard = match self.own_dir(&format!("{OBJECTS}/{}", &hex[..2])) {
+            Ok(shard) => shard,
+            Err(errno) if super::is_absent(errno) => return Ok(None),
+            Err(errno) => return Err(errno.into()),
+        };
+        let file = match shard.open_file(hex.as_bytes()) {
+            Ok(file) => file,
+            Err(e) if is_absent_io(&e) => return Ok(None),
+            Err(e) => return Err(e),
+        };
+        let stat = super::dir::stat_of(&rustix::fs::fstat(&file)?);
+        Ok((stat.kind == Kind::File).then_some(file))
+    }
+
+    /// Puts `tmp/name`, whose content is known to be `digest`, into the objects.
+    pub(super) fn keep_as(&self, tmp: &Dir, name: &[u8], digest: &Digest) -> io::Result<()> {
+        let hex = digest.to_hex();
+        let path = format!("{OBJECTS}/{}", &hex[..2]);
+        let shard = match self.own_dir(&path) {
+            Err(Errno::NOENT) => {
+                for dir in [OBJECTS, &path] {
+                    match rustix::fs::mkdirat(&self.fd, dir, Mode::RWXU) {
+                        Ok(()) | Err(Errno::EXIST) => {}
+                        Err(errno) => return Err(errno.into()),
+                    }
+                }
+                self.own_dir(&path)?
+            }
+            other => other?,
+        };
+        match self.rename_new(tmp, name, &shard, hex.as_bytes()) {
+            Ok(()) => return Ok(()),
+            Err(Errno::EXIST) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+        // It is there already: one of the two is enough, once it is sure that the other is good.
+        let mut buffer = Buffer::new();
+        match shard.hash(hex.as_bytes(), None, &mut buffer, None, &mut |_| true) {
+            Ok(Content::Is { digest: found, .. }) if found == *digest => {
+                return Ok(rustix::fs::unlinkat(tmp, name, AtFlags::empty())?);
+            }
+            _ => {}
+        }
+        // Somebody who had the file open wrote into it after it was displaced. Both are kept.
+        let spoilt = self.fresh_name(ASIDE);
+        self.rename_new(&shard, hex.as_bytes(), tmp, &spoilt)?;
+        self.rename_new(tmp, name, &shard, hex.as_bytes())?;
+        match self.keep_as_found(tmp, &spoilt) {
+            Ok(_) => {}
+            Err(e) => tracing::warn!(error = %e, "a damaged object stays in .alike/tmp"),
+        }
+        Ok(())
+    }
+
+    /// Puts `tmp/name` into the objects under the digest of what is in it.
+    pub(super) fn keep_as_found(&self, tmp: &Dir, name: &[u8]) -> io::Result<Digest> {
+        let mut buffer = Buffer::new();
+        match tmp.hash(name, None, &mut buffer, None, &mut |_| true)? {
+            Content::Is { digest, .. } => {
+                self.keep_as(tmp, name, &digest)?;
+                Ok(digest)
+            }
+            Content::Changing | Content::Gone | Content::Stopped => Err(io::Error::new(
+                io::ErrorKind::ResourceBusy,
+                "somebody is writing it",
+            )),
+        }
+    }
+}

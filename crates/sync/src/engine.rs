@@ -1,0 +1,333 @@
+//! The engine: one loop over one closed set of events, owner of everything that changes while it runs:
+//! folders, devices, connections, sessions, waiting requests. It decides little itself: `core` does.
+
+mod devices;
+mod folders;
+mod pair;
+mod report;
+mod requests;
+mod sessions;
+mod socket;
+mod waits;
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, RwLock};
+use std::time::Duration;
+
+use alike_core::message::{ALPN, Hello, PairReply, PairRequest};
+use alike_store::{FolderKey, Store, StoreError};
+use iroh::endpoint::{Connection, SendStream};
+use iroh::{Endpoint, EndpointId};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
+
+use crate::config::Config;
+use crate::control::Request;
+use crate::endpoint::{self, Admission};
+use crate::error::Error;
+use crate::pairing::{self, PairError};
+use crate::peer::{self, PeerEvent};
+use crate::serve::Served;
+use crate::ticket::Ticket;
+
+use devices::Device;
+use folders::Slot;
+use report::Journal;
+use socket::Responder;
+use waits::Waiter;
+
+/// Events waiting for the loop; whoever sends waits when it is full.
+const QUEUE: usize = 256;
+/// Closing may take this long; a peer that is gone is not waited for.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How the engine is run.
+#[derive(Debug)]
+pub struct Options {
+    /// Fires when the engine shall end.
+    pub shutdown: oneshot::Receiver<()>,
+    /// Is fired once the control socket answers.
+    pub ready: Option<oneshot::Sender<()>>,
+}
+
+/// Everything that happens to the engine.
+enum Event {
+    /// A command asks.
+    Request(Request, Responder),
+    /// A connection came, spoke or went.
+    Peer(PeerEvent),
+    /// Dialling a device ended.
+    Dialled {
+        device: EndpointId,
+        connection: Option<Connection>,
+    },
+    /// A paired device dialled us.
+    Incoming(Connection),
+    /// A stranger wants to use a ticket.
+    PairAsked {
+        connection: Connection,
+        request: PairRequest,
+        send: SendStream,
+    },
+    /// Our own use of a ticket ended.
+    Redeemed {
+        asked: Box<pair::Asked>,
+        result: Result<PairReply, PairError>,
+    },
+    /// A folder's view or activity changed.
+    FolderChanged(FolderKey),
+    /// The pull of a peer's state ended.
+    PullEnded {
+        folder: FolderKey,
+        device: EndpointId,
+        merged: bool,
+    },
+    /// Everything saved before a wait began is committed.
+    Flushed { wait: u64 },
+}
+
+/// The engine's state.
+struct Engine {
+    config: Config,
+    store: Arc<Store>,
+    endpoint: Endpoint,
+    admission: Arc<RwLock<Admission>>,
+    served: Arc<Served>,
+    hello: Hello,
+    events: mpsc::Sender<Event>,
+    peer_events: mpsc::Sender<PeerEvent>,
+    folders: BTreeMap<FolderKey, Slot>,
+    devices: HashMap<EndpointId, Device>,
+    waits: Vec<Waiter>,
+    next_wait: u64,
+    journal: Journal,
+    /// Who is told when all has ended.
+    stopping: Option<Responder>,
+}
+
+/// Runs the engine until it is told to stop.
+pub async fn run(config: Config, options: Options) -> Result<(), Error> {
+    let home = config.home.clone();
+    let open = tokio::task::spawn_blocking(move || Store::open(&home));
+    let store = match open.await.map_err(|e| Error::Network(e.to_string()))? {
+        Ok(store) => Arc::new(store),
+        Err(StoreError::InUse { .. }) => return Err(Error::InUse(config.home)),
+        Err(error) => return Err(error.into()),
+    };
+    let key = endpoint::device_key(&config.home)?;
+    let admission = Arc::new(RwLock::new(Admission::default()));
+    let endpoint = endpoint::bind(&config, key, admission.clone()).await?;
+    let (events, mut inbox) = mpsc::channel(QUEUE);
+    let (peer_events, mut peer_inbox) = mpsc::channel(QUEUE);
+    let socket = socket::listen(&config.home, events.clone())?;
+    let mut boot = [0; 8];
+    getrandom::fill(&mut boot).map_err(|e| Error::Network(format!("no random numbers: {e}")))?;
+    let hello = Hello {
+        boot: u64::from_le_bytes(boot),
+        name: config.name.clone(),
+    };
+    let mut engine = Engine {
+        config,
+        store,
+        endpoint: endpoint.clone(),
+        admission,
+        served: Arc::new(Served::default()),
+        hello,
+        events: events.clone(),
+        peer_events,
+        folders: BTreeMap::new(),
+        devices: HashMap::new(),
+        waits: Vec::new(),
+        next_wait: 0,
+        journal: Journal::default(),
+        stopping: None,
+    };
+    engine.load()?;
+    let accept = tokio::spawn(accept(endpoint.clone(), events));
+    if let Some(ready) = options.ready {
+        let _ = ready.send(());
+    }
+    let mut shutdown = options.shutdown;
+    while engine.stopping.is_none() {
+        let due = engine.next_due();
+        tokio::select! {
+            // A dropped sender means that nobody will ever ask: run on.
+            Ok(()) = &mut shutdown => break,
+            Some(event) = inbox.recv() => engine.handle(event),
+            Some(event) = peer_inbox.recv() => engine.handle(Event::Peer(event)),
+            () = tokio::time::sleep_until(due) => engine.tick(),
+        }
+    }
+    accept.abort();
+    engine.close().await;
+    let _ = tokio::time::timeout(CLOSE_TIMEOUT, endpoint.close()).await;
+    drop(socket);
+    // The database is free for the next engine before anybody hears that this one is gone.
+    let responder = engine.stopping.take();
+    drop(engine);
+    if let Some(responder) = responder {
+        responder.done(&());
+        responder.flushed().await;
+    }
+    Ok(())
+}
+
+/// Takes connections; the handshake's gate has let in only whom it should.
+async fn accept(endpoint: Endpoint, events: mpsc::Sender<Event>) {
+    while let Some(incoming) = endpoint.accept().await {
+        let events = events.clone();
+        tokio::spawn(async move {
+            let Ok(accepting) = incoming.accept() else { return };
+            let Ok(connection) = accepting.await else { return };
+            if connection.alpn() == ALPN {
+                let _ = events.send(Event::Incoming(connection)).await;
+                return;
+            }
+            match pairing::read_request(&connection).await {
+                Ok((request, send)) => {
+                    let _ = events
+                        .send(Event::PairAsked {
+                            connection,
+                            request,
+                            send,
+                        })
+                        .await;
+                }
+                Err(error) => tracing::debug!("pairing: {error}"),
+            }
+        });
+    }
+}
+
+impl Engine {
+    /// Reads devices and folders from the database and starts them.
+    fn load(&mut self) -> Result<(), Error> {
+        for row in self.store.devices()? {
+            self.add_device(row);
+        }
+        for row in self.store.folders()? {
+            self.open_folder(row);
+        }
+        self.admit()?;
+        self.journal.say(
+            "started",
+            None,
+            None,
+            format!("device {} ({})", self.config.name, self.endpoint.id()),
+        );
+        Ok(())
+    }
+
+    fn handle(&mut self, event: Event) {
+        match event {
+            Event::Request(request, responder) => self.request(request, responder),
+            Event::Peer(PeerEvent::Up(link)) => self.link_up(link),
+            Event::Peer(PeerEvent::Said {
+                device,
+                link,
+                message,
+            }) => self.said(device, link, message),
+            Event::Peer(PeerEvent::Down { device, link, reason }) => self.link_down(device, link, &reason),
+            Event::Dialled { device, connection } => self.dialled(device, connection),
+            Event::Incoming(connection) => self.start_link(connection),
+            Event::PairAsked {
+                connection,
+                request,
+                send,
+            } => self.pair_asked(connection, request, send),
+            Event::Redeemed { asked, result } => self.redeemed(*asked, result),
+            Event::FolderChanged(key) => self.folder_changed(key),
+            Event::PullEnded {
+                folder,
+                device,
+                merged,
+            } => self.pull_ended(folder, device, merged),
+            Event::Flushed { wait } => self.flushed(wait),
+        }
+        self.check_waits();
+        self.report_changes();
+    }
+
+    /// What is due by the clock.
+    fn tick(&mut self) {
+        self.dial_due();
+        self.retry_folders();
+        self.check_waits();
+        self.report_changes();
+    }
+
+    /// When the next thing is due by the clock; far away if nothing is.
+    fn next_due(&self) -> Instant {
+        let far = Instant::now() + Duration::from_secs(3600);
+        let dials = self.devices.values().filter_map(Device::dial_due);
+        let folders = self.folders.values().filter_map(Slot::retry_due);
+        let waits = self.waits.iter().map(|w| w.deadline);
+        dials
+            .chain(folders)
+            .chain(waits)
+            .chain(self.journal.due())
+            .min()
+            .unwrap_or(far)
+            .min(far)
+    }
+
+    /// Runs a connection; its events come back to the loop.
+    fn start_link(&self, connection: Connection) {
+        tokio::spawn(peer::run(
+            connection,
+            self.hello.clone(),
+            self.served.clone(),
+            self.peer_events.clone(),
+        ));
+    }
+
+    /// Writes down for the handshake's gate and for request tasks who may what.
+    fn admit(&mut self) -> Result<(), Error> {
+        let now = crate::folder::now_ms();
+        let pairing = self.store.tickets()?.iter().any(|t| {
+            !t.revoked && t.uses_left > 0 && t.expires_ms > now && t.failures < pairing::MAX_FAILURES
+        });
+        let mut admission = self
+            .admission
+            .write()
+            .expect("the admission lock is never poisoned");
+        admission.devices = self
+            .devices
+            .values()
+            .filter(|d| !d.row.paused)
+            .map(|d| d.id)
+            .collect();
+        admission.pairing = pairing;
+        drop(admission);
+        self.serve();
+        Ok(())
+    }
+
+    /// Ends everything: no new work, then the threads, each after what it is at.
+    async fn close(&mut self) {
+        self.journal
+            .say("stopped", None, None, "the engine has stopped".into());
+        for waiter in self.waits.drain(..) {
+            waiter.responder.failed("the engine was stopped", false);
+        }
+        for device in self.devices.values_mut() {
+            device.close("stopping");
+        }
+        for (_, slot) in std::mem::take(&mut self.folders) {
+            slot.close().await;
+        }
+        self.served.replace(HashMap::new());
+    }
+}
+
+/// Runs short blocking work from the loop: opening a folder, one small transaction.
+fn short<T>(work: impl FnOnce() -> T) -> T {
+    tokio::task::block_in_place(work)
+}
+
+/// Whom a ticket lets in, and where it came from.
+impl Ticket {
+    fn maker(&self) -> EndpointId {
+        self.addr.id
+    }
+}

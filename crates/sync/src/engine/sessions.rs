@@ -1,0 +1,275 @@
+//! The exchange of states: each folder with each connected device. The decisions are `core::session`'s; here
+//! its outputs are carried out.
+
+use alike_core::message::{Announce, Message};
+use alike_core::session::{Input, Output};
+use alike_core::state::State;
+use alike_store::FolderKey;
+use iroh::EndpointId;
+use tokio::sync::oneshot;
+use tokio::time::{Duration, Instant};
+
+use super::folders::Slot;
+use super::{Engine, Event};
+use crate::fetch::{self, Source};
+use crate::folder::FolderEvent;
+
+/// A pull that failed is tried again after this long.
+const PULL_RETRY: Duration = Duration::from_secs(2);
+
+impl Engine {
+    /// A device is connected: every folder it takes part in begins to talk.
+    pub(super) fn sessions_up(&mut self, device: EndpointId) {
+        for key in self.folders_of(device) {
+            self.begin_session(key, device, false);
+        }
+    }
+
+    /// A connection is gone.
+    pub(super) fn sessions_down(&mut self, device: EndpointId) {
+        for key in self.folders_of(device) {
+            self.input(key, device, Input::Disconnected);
+            self.update_sources(key);
+        }
+    }
+
+    /// Begins (or begins anew) to talk about a folder. `late`: the connection was up before the folder was
+    /// ready for it, so what the peer said is lost, and it is asked to say it again.
+    pub(super) fn begin_session(&mut self, key: FolderKey, device: EndpointId, late: bool) {
+        let Some(Slot::Open(folder)) = self.folders.get(&key) else {
+            return;
+        };
+        if folder.row.paused {
+            return;
+        }
+        let id = folder.row.id;
+        let Some(link) = self.devices.get(&device).and_then(|d| d.link.as_ref()) else {
+            return;
+        };
+        if late {
+            link.send(Message::Ask(id));
+        }
+        if let Some(ours) = self.announcement(key) {
+            self.input(key, device, Input::Ours(ours));
+        }
+        self.input(key, device, Input::Connected);
+        self.update_sources(key);
+    }
+
+    /// A peer said something.
+    pub(super) fn said(&mut self, device: EndpointId, link: usize, message: Message) {
+        let Some(known) = self.devices.get_mut(&device) else {
+            return;
+        };
+        if known.link.as_ref().is_none_or(|l| l.id != link) {
+            return;
+        }
+        known.row.last_seen_ms = Some(crate::folder::now_ms());
+        let (folder, input) = match message {
+            Message::Announce(announce) => (announce.folder, Input::Theirs(announce)),
+            Message::Ask(folder) => (folder, Input::Asked),
+            Message::Withdraw(folder) => (folder, Input::Withdrawn),
+            Message::Unpaired => {
+                let name = known.row.name.clone();
+                self.journal.say(
+                    "problem",
+                    None,
+                    Some(name.clone()),
+                    format!("{name} has unpaired this device"),
+                );
+                return;
+            }
+            Message::Hello(_) => return,
+        };
+        let key = self
+            .folders
+            .iter()
+            .find(|(_, slot)| slot.row().id == folder)
+            .map(|(key, _)| *key);
+        if let Some(key) = key.filter(|key| self.folders_of(device).contains(key)) {
+            self.input(key, device, input);
+        }
+    }
+
+    /// Tells every session of a folder how things stand here.
+    pub(super) fn announce(&mut self, key: FolderKey) {
+        let Some(ours) = self.announcement(key) else {
+            return;
+        };
+        let Some(Slot::Open(folder)) = self.folders.get(&key) else {
+            return;
+        };
+        let devices: Vec<EndpointId> = folder.sessions.keys().copied().collect();
+        for device in devices {
+            self.input(key, device, Input::Ours(ours.clone()));
+        }
+    }
+
+    fn announcement(&self, key: FolderKey) -> Option<Announce> {
+        let Some(Slot::Open(folder)) = self.folders.get(&key) else {
+            return None;
+        };
+        let view = folder.thread.view.borrow();
+        Some(Announce {
+            folder: folder.row.id,
+            state: view.head.state.root,
+            vector: view.head.state.vector.clone(),
+            root: view.head.summary.root,
+            pending_files: view.pending_files,
+            pending_bytes: folder.pending_bytes(&view),
+        })
+    }
+
+    fn input(&mut self, key: FolderKey, device: EndpointId, input: Input) {
+        let Some(Slot::Open(folder)) = self.folders.get_mut(&key) else {
+            return;
+        };
+        if folder.row.paused && !matches!(input, Input::Disconnected | Input::PullEnded { .. }) {
+            return;
+        }
+        let Some(grant) = folder.grants.get(&device) else {
+            return;
+        };
+        let may_write = !grant.read_only;
+        let outputs = folder.sessions.entry(device).or_default().handle(input);
+        for output in outputs {
+            let Some(Slot::Open(folder)) = self.folders.get_mut(&key) else {
+                return;
+            };
+            match output {
+                Output::Send(announce) => {
+                    if let Some(link) = self.devices.get(&device).and_then(|d| d.link.as_ref()) {
+                        link.send(Message::Announce(announce));
+                    }
+                }
+                Output::Pull(theirs) if may_write => self.pull(key, device, theirs),
+                // A device that may only read: whatever it has, nothing of it comes here.
+                Output::Pull(_) => {
+                    let session = folder.sessions.get_mut(&device).expect("it gave the output");
+                    session.handle(Input::PullEnded { merged: false });
+                }
+            }
+        }
+    }
+
+    /// Fetches a peer's state and has it merged, in a task of its own.
+    fn pull(&self, key: FolderKey, device: EndpointId, theirs: Announce) {
+        let Some(Slot::Open(folder)) = self.folders.get(&key) else {
+            return;
+        };
+        let Some(link) = self.devices.get(&device).and_then(|d| d.link.as_ref()) else {
+            return;
+        };
+        let (connection, store, events) = (link.connection.clone(), self.store.clone(), self.events.clone());
+        let (place, inbox) = (folder.place.clone(), folder.thread.events.clone());
+        tokio::spawn(async move {
+            let merged = match fetch::state(&connection, &store, place.id, theirs.state).await {
+                Ok(nodes) => {
+                    let (reply, answer) = oneshot::channel();
+                    let theirs = State {
+                        root: theirs.state,
+                        vector: theirs.vector,
+                    };
+                    let event = FolderEvent::Merge {
+                        theirs,
+                        nodes,
+                        from: *device.as_bytes(),
+                        reply,
+                    };
+                    let sent = tokio::task::spawn_blocking(move || inbox.send(event).is_ok()).await;
+                    match (sent, answer.await) {
+                        (Ok(true), Ok(Ok(()))) => true,
+                        (_, Ok(Err(error))) => {
+                            tracing::warn!(peer = %device.fmt_short(), "merging: {error}");
+                            false
+                        }
+                        _ => false,
+                    }
+                }
+                Err(error) => {
+                    tracing::debug!(peer = %device.fmt_short(), "pulling a state: {error}");
+                    if let crate::wire::WireError::Protocol(what) = error {
+                        tracing::warn!(peer = %device.fmt_short(), "{what}");
+                        connection.close(crate::endpoint::CLOSE_PROTOCOL.into(), what.as_bytes());
+                    }
+                    false
+                }
+            };
+            let _ = events
+                .send(Event::PullEnded {
+                    folder: key,
+                    device,
+                    merged,
+                })
+                .await;
+        });
+    }
+
+    pub(super) fn pull_ended(&mut self, key: FolderKey, device: EndpointId, merged: bool) {
+        // The merge is in the view by now, but its event may still be on the way: the session must compare
+        // the peer's next word with what is true.
+        if let Some(ours) = self.announcement(key) {
+            self.input(key, device, Input::Ours(ours));
+        }
+        self.input(key, device, Input::PullEnded { merged });
+        if let (false, Some(Slot::Open(folder))) = (merged, self.folders.get_mut(&key)) {
+            folder.retries.insert(device, Instant::now() + PULL_RETRY);
+        }
+    }
+
+    /// Tries failed pulls again whose time has come.
+    pub(super) fn retry_pulls(&mut self, key: FolderKey, now: Instant) {
+        let Some(Slot::Open(folder)) = self.folders.get_mut(&key) else {
+            return;
+        };
+        let due: Vec<EndpointId> = folder
+            .retries
+            .extract_if(|_, at| *at <= now)
+            .map(|(d, _)| d)
+            .collect();
+        for device in due {
+            self.input(key, device, Input::Retry);
+        }
+    }
+
+    /// Whom the folder's content can be asked of: connected, taking part; those with all of it first.
+    pub(super) fn update_sources(&mut self, key: FolderKey) {
+        let Some(Slot::Open(folder)) = self.folders.get(&key) else {
+            return;
+        };
+        let mut sources: Vec<(u64, Source)> = Vec::new();
+        for (device, session) in &folder.sessions {
+            if !session.is_connected() {
+                continue;
+            }
+            let Some(link) = self.devices.get(device).and_then(|d| d.link.as_ref()) else {
+                continue;
+            };
+            let lacks = session.theirs().map_or(u64::MAX, |t| t.pending_files);
+            sources.push((
+                lacks,
+                Source {
+                    device: *device,
+                    connection: link.connection.clone(),
+                },
+            ));
+        }
+        sources.sort_by_key(|(lacks, _)| *lacks);
+        folder
+            .puller
+            .set_sources(sources.into_iter().map(|(_, s)| s).collect());
+    }
+
+    /// Folders that a device takes part in.
+    pub(super) fn folders_of(&self, device: EndpointId) -> Vec<FolderKey> {
+        let takes_part = |slot: &Slot| match slot {
+            Slot::Open(folder) => folder.grants.contains_key(&device),
+            Slot::Closed(_) => false,
+        };
+        self.folders
+            .iter()
+            .filter(|(_, slot)| takes_part(slot))
+            .map(|(key, _)| *key)
+            .collect()
+    }
+}

@@ -1,0 +1,46 @@
+//! What can go wrong for the engine as a whole, told so that a person can act. Never about a single path of a
+//! folder: that is a problem (data), not an error.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use crate::disk::DiskError;
+
+/// An operation of the engine failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Another engine runs on this state directory.
+    #[error("another engine runs on the state directory {}; stop it (`sync stop`) or set ALIKE_HOME", .0.display())]
+    InUse(PathBuf),
+    /// The state directory cannot be used.
+    #[error("cannot use the state directory {}: {reason}", path.display())]
+    Home {
+        /// Which.
+        path: PathBuf,
+        /// Why, and what to do.
+        reason: String,
+    },
+    /// The database failed.
+    #[error(transparent)]
+    Store(#[from] alike_store::StoreError),
+    /// A tree could not be read.
+    #[error("the database is incomplete: {0}")]
+    Tree(#[from] alike_core::tree::TreeError),
+    /// A folder's directory failed.
+    #[error(transparent)]
+    Disk(#[from] DiskError),
+    /// The address to listen on is taken or is none of ours.
+    #[error("cannot listen on {addr}: {reason}; choose another with ALIKE_BIND=ADDR:PORT (port 0 = any)")]
+    Bind {
+        /// Which.
+        addr: SocketAddr,
+        /// Why.
+        reason: String,
+    },
+    /// The network could not be set up.
+    #[error("cannot set up the network: {0}")]
+    Network(String),
+    /// A request was refused; the text says what to do.
+    #[error("{0}")]
+    Refused(String),
+}

@@ -1,0 +1,253 @@
+//! The puller of one folder: takes what is pending, gets the content (from this very disk where it is, else
+//! from a peer), and hands it to the folder's thread, while the next batch is on its way. Never touches a path
+//! of the folder itself.
+
+mod big;
+mod net;
+mod small;
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use alike_core::digest::Digest;
+use alike_core::message::SMALL_BLOB;
+use alike_core::path::RelPath;
+use alike_core::record::Value;
+use iroh::EndpointId;
+use iroh::endpoint::Connection;
+use tokio::sync::{Notify, mpsc, oneshot, watch};
+
+use crate::apply::{Item, Outcome, Planned, Ready, gather};
+use crate::error::Error;
+use crate::folder::{FolderEvent, Place};
+
+pub(crate) use net::{NewNodes, state};
+
+/// Paths in one batch at most.
+const BATCH_PATHS: usize = 1000;
+/// Batches between the wire and the disk.
+const BATCHES: usize = 2;
+/// Big files under way at once.
+const BIG_FILES: usize = 2;
+/// Pause before what could not be done is tried again: first, and at most.
+const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
+
+/// A peer that content of the folder can be asked of.
+#[derive(Clone, Debug)]
+pub(crate) struct Source {
+    pub(crate) device: EndpointId,
+    pub(crate) connection: Connection,
+}
+
+/// The ways to a running puller.
+#[derive(Debug)]
+pub(crate) struct Puller {
+    kick: Arc<Notify>,
+    sources: watch::Sender<Vec<Source>>,
+    paused: watch::Sender<bool>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Puller {
+    pub(crate) fn start(
+        place: Arc<Place>,
+        folder: std::sync::mpsc::SyncSender<FolderEvent>,
+        paused: bool,
+    ) -> Self {
+        let kick = Arc::new(Notify::new());
+        let (sources, from) = watch::channel(Vec::new());
+        let (pause, is_paused) = watch::channel(paused);
+        let worker = Worker {
+            place,
+            folder,
+            sources: from,
+            paused: is_paused,
+            kick: kick.clone(),
+        };
+        let task = tokio::spawn(worker.run());
+        Puller {
+            kick,
+            sources,
+            paused: pause,
+            task,
+        }
+    }
+
+    /// There may be something to do.
+    pub(crate) fn kick(&self) {
+        self.kick.notify_one();
+    }
+
+    /// Whom to ask from now on.
+    pub(crate) fn set_sources(&self, sources: Vec<Source>) {
+        self.sources.send_replace(sources);
+        self.kick();
+    }
+
+    pub(crate) fn pause(&self, paused: bool) {
+        self.paused.send_replace(paused);
+        self.kick();
+    }
+
+    /// Ends it, wherever it is; what has not been handed to the folder's thread is fetched again.
+    pub(crate) async fn stop(self) {
+        self.task.abort();
+        let _ = self.task.await;
+    }
+}
+
+struct Worker {
+    place: Arc<Place>,
+    folder: std::sync::mpsc::SyncSender<FolderEvent>,
+    sources: watch::Receiver<Vec<Source>>,
+    paused: watch::Receiver<bool>,
+    kick: Arc<Notify>,
+}
+
+/// What a pass came to.
+#[derive(Default)]
+struct Pass {
+    planned: usize,
+    done: usize,
+}
+
+impl Worker {
+    async fn run(self) {
+        let mut retry = RETRY.0;
+        let mut big = big::BigFiles::new(self.place.clone(), BIG_FILES);
+        loop {
+            let pass = if *self.paused.borrow() {
+                Ok(Pass::default())
+            } else {
+                self.pass(&mut big).await
+            };
+            let again = match pass {
+                Ok(pass) if pass.done > 0 => {
+                    retry = RETRY.0;
+                    // What was blocked may have come free.
+                    true
+                }
+                Ok(pass) => {
+                    if pass.planned == 0 && big.is_idle() {
+                        retry = RETRY.0;
+                        tokio::select! {
+                            () = self.kick.notified() => {}
+                            ready = big.next() => self.apply_big(ready).await,
+                        }
+                        continue;
+                    }
+                    false
+                }
+                Err(error) => {
+                    tracing::warn!(folder = %self.place.row.name, "{error}");
+                    false
+                }
+            };
+            if again {
+                continue;
+            }
+            tokio::select! {
+                () = self.kick.notified() => {}
+                ready = big.next() => {
+                    self.apply_big(ready).await;
+                    retry = RETRY.0;
+                }
+                () = tokio::time::sleep(retry) => retry = (retry * 2).min(RETRY.1),
+            }
+        }
+    }
+
+    /// Goes once through everything that is pending.
+    async fn pass(&self, big: &mut big::BigFiles) -> Result<Pass, Error> {
+        let (batches, mut ready) = mpsc::channel::<(Option<Digest>, Vec<Ready>)>(BATCHES);
+        let mut planned = 0;
+        let produce = async {
+            let mut after: Option<RelPath> = None;
+            loop {
+                let skip = big.under_way();
+                let Planned { root, items, last } = self.plan(after.take(), skip).await?;
+                let Some(last) = last else { break };
+                after = Some(last);
+                planned += items.len();
+                let (large, small): (Vec<Item>, Vec<Item>) = items.into_iter().partition(is_big);
+                let sources = self.sources.borrow().clone();
+                let (made, large) = small::local(&self.place, large).await?;
+                for item in large {
+                    big.begin(item, root, &sources);
+                }
+                let mut batch = small::ready(&self.place, small, &sources).await?;
+                batch.extend(made);
+                if !batch.is_empty() && batches.send((root, batch)).await.is_err() {
+                    break;
+                }
+            }
+            drop(batches);
+            Ok::<(), Error>(())
+        };
+        let consume = async {
+            let mut done = 0;
+            while let Some((root, batch)) = ready.recv().await {
+                done += self.apply(root, batch).await;
+            }
+            done
+        };
+        let (produced, done) = tokio::join!(produce, consume);
+        produced?;
+        Ok(Pass { planned, done })
+    }
+
+    async fn plan(&self, after: Option<RelPath>, skip: HashSet<RelPath>) -> Result<Planned, Error> {
+        let place = self.place.clone();
+        blocking(move || gather(&place, after.as_ref(), BATCH_PATHS, &skip)).await
+    }
+
+    /// Hands a batch to the folder's thread; returns how many items were done.
+    async fn apply(&self, planned: Option<Digest>, ready: Vec<Ready>) -> usize {
+        let (reply, answer) = oneshot::channel();
+        let event = FolderEvent::Apply {
+            planned,
+            ready,
+            reply,
+        };
+        let folder = self.folder.clone();
+        let sent = tokio::task::spawn_blocking(move || folder.send(event).is_ok()).await;
+        if !matches!(sent, Ok(true)) {
+            return 0;
+        }
+        let outcomes = answer.await.unwrap_or_default();
+        outcomes.iter().filter(|o| **o == Outcome::Done).count()
+    }
+
+    async fn apply_big(&self, done: big::Arrived) {
+        let bytes = done.bytes;
+        if let Some((root, ready)) = done.ready {
+            self.apply(root, vec![ready]).await;
+        }
+        self.place.partial.fetch_sub(bytes, Ordering::Relaxed);
+        self.kick.notify_one();
+    }
+}
+
+fn is_big(item: &Item) -> bool {
+    let size = match &item.head {
+        Some(head) => match head.value {
+            Value::File { size, .. } => size,
+            Value::Dir | Value::Symlink { .. } => 0,
+        },
+        None => 0,
+    };
+    item.op.needs_content() && size > SMALL_BLOB
+}
+
+/// Runs disk work off the network's threads.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Error> + Send + 'static,
+) -> Result<T, Error> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+        Err(_) => Err(Error::Refused("the engine is stopping".into())),
+    }
+}

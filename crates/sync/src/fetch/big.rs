@@ -1,0 +1,251 @@
+//! Big files: fetched in pieces, several in flight, from all peers that have them, each piece verified as it
+//! arrives; a piece that is durable is not fetched again after a restart. Beside the batches of small files,
+//! so that those never wait for a big one.
+
+use std::collections::{HashMap, HashSet};
+use std::io::Write;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use alike_core::digest::Digest;
+use alike_core::path::RelPath;
+use alike_core::record::Value;
+use tokio::sync::Semaphore;
+use tokio::task::{Id, JoinSet};
+
+use super::{Source, net};
+use crate::apply::{Item, Ready};
+use crate::disk::Root;
+use crate::folder::Place;
+
+/// One range request; a multiple of the 16 KiB that are verified together.
+const PIECE: u64 = 16 << 20;
+/// Pieces of one file in flight at once.
+const IN_FLIGHT: usize = 3;
+/// Pieces after which what arrived is made durable and noted.
+const NOTE_EVERY: usize = 8;
+
+/// The big files under way.
+pub(super) struct BigFiles {
+    place: Arc<Place>,
+    slots: Arc<Semaphore>,
+    tasks: JoinSet<Arrived>,
+    files: HashMap<Id, (RelPath, Digest)>,
+}
+
+/// A big file's fetch has ended.
+pub(super) struct Arrived {
+    /// What to apply, if it is complete.
+    pub(super) ready: Option<(Option<Digest>, Ready)>,
+    /// How much it added to the folder's `partial`.
+    pub(super) bytes: u64,
+}
+
+impl BigFiles {
+    pub(super) fn new(place: Arc<Place>, at_once: usize) -> Self {
+        BigFiles {
+            place,
+            slots: Arc::new(Semaphore::new(at_once)),
+            tasks: JoinSet::new(),
+            files: HashMap::new(),
+        }
+    }
+
+    pub(super) fn is_idle(&self) -> bool {
+        self.files.is_empty()
+    }
+
+    pub(super) fn under_way(&self) -> HashSet<RelPath> {
+        self.files.values().map(|(path, _)| path.clone()).collect()
+    }
+
+    /// Starts fetching; does nothing if no slot is free (the next pass comes back to it).
+    pub(super) fn begin(&mut self, item: Item, planned: Option<Digest>, sources: &[Source]) {
+        let Ok(slot) = self.slots.clone().try_acquire_owned() else {
+            return;
+        };
+        let Some(Value::File { digest, .. }) = item.head.as_ref().map(|h| h.value.clone()) else {
+            return;
+        };
+        // Two paths with the same content would share one temporary file: the second is copied later.
+        if sources.is_empty() || self.files.values().any(|(_, d)| *d == digest) {
+            return;
+        }
+        let path = item.path.clone();
+        let (place, sources) = (self.place.clone(), sources.to_vec());
+        let task = self.tasks.spawn(async move {
+            let _slot = slot;
+            fetch(place, item, planned, &sources).await
+        });
+        self.files.insert(task.id(), (path, digest));
+    }
+
+    /// The next fetch that ends; never, if none is under way.
+    pub(super) async fn next(&mut self) -> Arrived {
+        loop {
+            match self.tasks.join_next_with_id().await {
+                Some(Ok((id, arrived))) => {
+                    self.files.remove(&id);
+                    return arrived;
+                }
+                Some(Err(error)) => {
+                    self.files.remove(&error.id());
+                    tracing::error!("fetching a big file: {error}");
+                }
+                None => std::future::pending().await,
+            }
+        }
+    }
+}
+
+async fn fetch(place: Arc<Place>, item: Item, planned: Option<Digest>, sources: &[Source]) -> Arrived {
+    let head = item.head.as_ref().expect("content is for something");
+    let Value::File { digest, size } = head.value else {
+        unreachable!("only files are fetched")
+    };
+    let (exec, mtime) = (head.is_exec(), head.mtime);
+    let mut bytes = 0;
+    let result = pieces(&place, (digest, size), sources, &mut bytes).await;
+    let name = temp_name(&digest);
+    let finished = match result {
+        Ok(true) => {
+            let place = place.clone();
+            let finish = move || {
+                let file = place.root.temp_named(&name, false)?;
+                Root::finish_temp(&file, exec, mtime)?;
+                // Complete: the notes for a resume are no longer needed.
+                place.root.remove_temp(&notes_name(&digest));
+                Ok::<_, std::io::Error>(name)
+            };
+            match tokio::task::spawn_blocking(finish).await {
+                Ok(Ok(name)) => Some(name),
+                Ok(Err(error)) => {
+                    tracing::warn!("finishing a big file: {error}");
+                    None
+                }
+                Err(_) => None,
+            }
+        }
+        Ok(false) => None,
+        Err(error) => {
+            tracing::warn!(folder = %place.row.name, path = %item.path, "fetching: {error}");
+            None
+        }
+    };
+    let ready = finished.map(|temp| {
+        (
+            planned,
+            Ready {
+                item,
+                temp: Some(temp),
+            },
+        )
+    });
+    Arrived { ready, bytes }
+}
+
+fn temp_name(digest: &Digest) -> Vec<u8> {
+    format!("big-{digest}").into_bytes()
+}
+
+fn notes_name(digest: &Digest) -> Vec<u8> {
+    format!("big-{digest}.have").into_bytes()
+}
+
+/// Fetches all pieces that are not here yet. `false`: nobody could give some of them.
+async fn pieces(
+    place: &Arc<Place>,
+    (digest, size): (Digest, u64),
+    sources: &[Source],
+    bytes: &mut u64,
+) -> std::io::Result<bool> {
+    let count = size.div_ceil(PIECE) as usize;
+    let file = place.root.temp_named(&temp_name(&digest), true)?;
+    let mut have = read_notes(place, &digest, count);
+    if file.metadata()?.len() != size {
+        file.set_len(size)?;
+        have = vec![0; count];
+    }
+    let extent = move |i: usize| (i as u64 * PIECE, PIECE.min(size - i as u64 * PIECE));
+    for i in (0..count).filter(|&i| have[i] == 1) {
+        *bytes += extent(i).1;
+    }
+    place.partial.fetch_add(*bytes, Ordering::Relaxed);
+    let mut wanted: Vec<usize> = (0..count).rev().filter(|&i| have[i] == 0).collect();
+    let mut dead: HashSet<usize> = HashSet::new();
+    let mut tasks: JoinSet<(usize, usize, Result<bool, crate::wire::WireError>)> = JoinSet::new();
+    let mut unnoted = 0;
+    let mut turn = 0;
+    loop {
+        while tasks.len() < IN_FLIGHT && dead.len() < sources.len() && !wanted.is_empty() {
+            let piece = wanted.pop().expect("there is one");
+            let source = (0..sources.len())
+                .map(|k| (turn + k) % sources.len())
+                .find(|k| !dead.contains(k))
+                .expect("one is alive");
+            turn = source + 1;
+            let (place, connection) = (place.clone(), sources[source].connection.clone());
+            let file = file.try_clone()?;
+            tasks.spawn(async move {
+                let got = net::range(&connection, &place, (digest, size), extent(piece), file).await;
+                (piece, source, got)
+            });
+        }
+        let Some(done) = tasks.join_next().await else {
+            break;
+        };
+        let (piece, source, got) = done.map_err(std::io::Error::other)?;
+        match got {
+            Ok(true) => {
+                have[piece] = 1;
+                *bytes += extent(piece).1;
+                place.partial.fetch_add(extent(piece).1, Ordering::Relaxed);
+                unnoted += 1;
+                if unnoted >= NOTE_EVERY {
+                    unnoted = 0;
+                    note(place, &digest, &file, &have).await?;
+                }
+            }
+            Ok(false) => {
+                dead.insert(source);
+                wanted.push(piece);
+            }
+            Err(error) => {
+                tracing::debug!(peer = %sources[source].device.fmt_short(), "a piece: {error}");
+                dead.insert(source);
+                wanted.push(piece);
+            }
+        }
+    }
+    let complete = have.iter().all(|&h| h == 1);
+    if !complete {
+        note(place, &digest, &file, &have).await?;
+    }
+    Ok(complete)
+}
+
+fn read_notes(place: &Place, digest: &Digest, count: usize) -> Vec<u8> {
+    let mut notes = Vec::new();
+    if let Ok(mut file) = place.root.temp_named(&notes_name(digest), false) {
+        let _ = std::io::Read::read_to_end(&mut file, &mut notes);
+    }
+    if notes.len() == count {
+        notes
+    } else {
+        vec![0; count]
+    }
+}
+
+/// Makes the pieces durable, then says which they are: never the other way round.
+async fn note(place: &Arc<Place>, digest: &Digest, file: &std::fs::File, have: &[u8]) -> std::io::Result<()> {
+    let (place, digest, file, have) = (place.clone(), *digest, file.try_clone()?, have.to_vec());
+    let work = move || {
+        file.sync_data()?;
+        let mut notes = place.root.temp_named(&notes_name(&digest), true)?;
+        notes.set_len(0)?;
+        notes.write_all(&have)
+    };
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(std::io::Error::other)?
+}

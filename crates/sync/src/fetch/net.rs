@@ -1,0 +1,234 @@
+//! Asking one peer: for the nodes of its state, for small blobs, for ranges of big ones. Everything is
+//! verified as it arrives. Never decides what is wanted.
+
+use std::collections::{HashMap, HashSet};
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use alike_core::digest::Digest;
+use alike_core::ids::FolderId;
+use alike_core::message::{MAX_NODE, MAX_NODES, MISSING, Request, SMALL_BLOB};
+use alike_core::path::MAX_DEPTH;
+use alike_core::state::StateEntry;
+use alike_core::tree::{self, Node, Overlay};
+use alike_store::Store;
+use bytes::Bytes;
+use iroh::endpoint::Connection;
+use tokio::sync::mpsc;
+
+use crate::folder::Place;
+use crate::outboard;
+use crate::wire::{self, WireError};
+
+/// Most bytes of new tree nodes taken in one pull (a folder of about 20 million files).
+const MAX_STATE: usize = 2 << 30;
+/// Chunks of a range waiting between the wire and the disk.
+const CHUNKS: usize = 32;
+
+/// The nodes of a peer's state that this device lacks.
+pub(crate) type NewNodes = HashMap<Digest, Arc<[u8]>>;
+
+/// Walks the peer's state tree from `root`, level by level, fetching what the store lacks.
+pub(crate) async fn state(
+    connection: &Connection,
+    store: &Arc<Store>,
+    folder: FolderId,
+    root: Option<Digest>,
+) -> Result<NewNodes, WireError> {
+    let snapshot = store.snapshot().map_err(WireError::lost)?;
+    let mut new = NewNodes::new();
+    let mut dirs: HashSet<Digest> = root.into_iter().collect();
+    let mut level: Vec<Digest> = root.into_iter().collect();
+    let mut bytes = 0;
+    let mut rounds = 0;
+    loop {
+        let mut seen = HashSet::new();
+        let mut missing = Vec::new();
+        for digest in level {
+            let here = new.contains_key(&digest) || snapshot.has_node(&digest).map_err(WireError::lost)?;
+            if !here && seen.insert(digest) {
+                missing.push(digest);
+            }
+        }
+        if missing.is_empty() {
+            break;
+        }
+        rounds += 1;
+        // A directory takes one round, plus one for each level of its shards.
+        if rounds > 4 * MAX_DEPTH {
+            return Err(WireError::protocol("a tree that is too deep"));
+        }
+        level = Vec::new();
+        for ask in missing.chunks(MAX_NODES) {
+            for (digest, node) in ask.iter().zip(nodes(connection, folder, ask).await?) {
+                bytes += node.len();
+                if bytes > MAX_STATE {
+                    return Err(WireError::protocol("a state that is too large"));
+                }
+                match tree::decode::<StateEntry>(&node).map_err(WireError::protocol)? {
+                    Node::Leaf(entries) => {
+                        for child in entries.iter().filter_map(|e| e.child) {
+                            dirs.insert(child);
+                            level.push(child);
+                        }
+                    }
+                    Node::Inner(_, children) => level.extend(children.iter().map(|c| c.1)),
+                }
+                new.insert(*digest, node.into());
+            }
+        }
+    }
+    let mut all = Overlay::new(&snapshot);
+    all.new = new;
+    for dir in dirs.iter().filter(|d| all.new.contains_key(d)) {
+        tree::read_checked::<StateEntry>(&all, *dir).map_err(WireError::protocol)?;
+    }
+    Ok(all.new)
+}
+
+async fn nodes(connection: &Connection, folder: FolderId, ask: &[Digest]) -> Result<Vec<Vec<u8>>, WireError> {
+    let (mut send, mut recv) = connection.open_bi().await.map_err(WireError::lost)?;
+    wire::send(
+        &mut send,
+        &Request::Nodes {
+            folder,
+            digests: ask.to_vec(),
+        },
+    )
+    .await?;
+    let _ = send.finish();
+    let mut out = Vec::with_capacity(ask.len());
+    for digest in ask {
+        let len = wire::read_u32(&mut recv).await?;
+        if len == MISSING {
+            return Err(WireError::lost("the peer no longer has this state"));
+        }
+        if len as usize > MAX_NODE {
+            return Err(WireError::protocol("a tree node over the limit"));
+        }
+        let node = wire::read_vec(&mut recv, len as usize).await?;
+        if tree::node_digest::<StateEntry>(&node) != *digest {
+            return Err(WireError::protocol("a tree node that does not match its digest"));
+        }
+        out.push(node);
+    }
+    Ok(out)
+}
+
+/// Fetches small blobs on one stream, in order; `out` gets the index and the bytes (not verified yet), or
+/// `None` for what the peer does not have.
+pub(crate) async fn blobs(
+    connection: &Connection,
+    place: &Place,
+    wants: &[(Digest, u64)],
+    out: mpsc::Sender<(usize, Option<Vec<u8>>)>,
+) -> Result<(), WireError> {
+    let (mut send, mut recv) = connection.open_bi().await.map_err(WireError::lost)?;
+    let digests = wants.iter().map(|w| w.0).collect();
+    wire::send(
+        &mut send,
+        &Request::Blobs {
+            folder: place.id,
+            digests,
+        },
+    )
+    .await?;
+    let _ = send.finish();
+    for (i, (_, size)) in wants.iter().enumerate() {
+        let len = wire::read_u32(&mut recv).await?;
+        if len == MISSING {
+            let _ = out.send((i, None)).await;
+            continue;
+        }
+        if u64::from(len) != *size || u64::from(len) > SMALL_BLOB {
+            return Err(WireError::protocol("a blob of another size than its record says"));
+        }
+        let bytes = wire::read_vec(&mut recv, len as usize).await?;
+        place
+            .traffic
+            .received
+            .fetch_add(u64::from(len), Ordering::Relaxed);
+        let _ = out.send((i, Some(bytes))).await;
+    }
+    Ok(())
+}
+
+/// Fetches `len` bytes from `start` of a big blob into `file`, verified as they arrive. `false`: the peer does
+/// not have it.
+pub(crate) async fn range(
+    connection: &Connection,
+    place: &Place,
+    (digest, size): (Digest, u64),
+    (start, len): (u64, u64),
+    file: std::fs::File,
+) -> Result<bool, WireError> {
+    let (mut send, mut recv) = connection.open_bi().await.map_err(WireError::lost)?;
+    wire::send(
+        &mut send,
+        &Request::Range {
+            folder: place.id,
+            digest,
+            size,
+            start,
+            len,
+        },
+    )
+    .await?;
+    let _ = send.finish();
+    let mut follows = [0];
+    recv.read_exact(&mut follows).await.map_err(WireError::lost)?;
+    if follows[0] == 0 {
+        return Ok(false);
+    }
+    let (chunks, ready) = mpsc::channel::<Bytes>(CHUNKS);
+    // Verifying and writing stay off the network's threads: a receiver that mixes them starves QUIC.
+    let decode = tokio::task::spawn_blocking(move || {
+        let mut reader = FromWire {
+            chunk: Bytes::new(),
+            ready,
+        };
+        outboard::decode_range(&digest, size, start, len, &mut reader, &file)
+    });
+    while let Some(chunk) = recv.read_chunk(64 << 10).await.map_err(WireError::lost)? {
+        place
+            .traffic
+            .received
+            .fetch_add(chunk.len() as u64, Ordering::Relaxed);
+        if chunks.send(chunk).await.is_err() {
+            break;
+        }
+    }
+    drop(chunks);
+    match decode.await.map_err(WireError::lost)? {
+        Ok(_) => Ok(true),
+        Err(e) if e.kind() == io::ErrorKind::InvalidData => Err(WireError::protocol(e)),
+        Err(e) => Err(WireError::lost(e)),
+    }
+}
+
+/// A blocking reader over chunks from the wire.
+struct FromWire {
+    chunk: Bytes,
+    ready: mpsc::Receiver<Bytes>,
+}
+
+impl io::Read for FromWire {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        while self.chunk.is_empty() {
+            match self.ready.blocking_recv() {
+                Some(chunk) => self.chunk = chunk,
+                None => return Ok(0),
+            }
+        }
+        let n = out.len().min(self.chunk.len());
+        out[..n].copy_from_slice(&self.chunk.split_to(n));
+        Ok(n)
+    }
+}
+
+/// Is a big blob's outboard wanted here once it has arrived? Kept so that this device can serve it at once.
+pub(crate) fn outboard_dir(place: &Place) -> &Path {
+    &place.outboards
+}

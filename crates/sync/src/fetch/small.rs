@@ -1,0 +1,255 @@
+//! Making batches of small items ready: content that is on this disk already is copied, the rest comes from
+//! peers, many blobs to a stream, verified and written to temporary files on blocking threads.
+
+use std::sync::Arc;
+
+use alike_core::digest::Digest;
+use alike_core::record::Value;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+use super::{Source, blocking, net};
+use crate::apply::{Item, Ready};
+use crate::disk::Root;
+use crate::error::Error;
+use crate::folder::Place;
+
+/// Blobs on one request stream at most, and bytes.
+const REQUEST: (usize, u64) = (512, 16 << 20);
+/// Blobs written together on one blocking thread, and bytes.
+const WRITE: (usize, usize) = (64, 1 << 20);
+/// Groups being written at once.
+const WRITERS: usize = 3;
+/// Places of one content that are tried.
+const PLACES: usize = 4;
+
+/// Splits off the items whose content is on this disk: those are ready.
+pub(super) async fn local(place: &Arc<Place>, items: Vec<Item>) -> Result<(Vec<Ready>, Vec<Item>), Error> {
+    if items.is_empty() {
+        return Ok((Vec::new(), Vec::new()));
+    }
+    let place = place.clone();
+    blocking(move || {
+        let snapshot = place.store.snapshot()?;
+        let (mut ready, mut rest) = (Vec::new(), Vec::new());
+        for item in items {
+            if !item.op.needs_content() {
+                ready.push(Ready { item, temp: None });
+                continue;
+            }
+            let head = item.head.clone().expect("content is for something");
+            let temp = match &head.value {
+                Value::Symlink { target } => place.root.temp_symlink(target, head.mtime).ok(),
+                Value::Dir => None,
+                Value::File { digest, size } => {
+                    let temp = local_file(&place, &snapshot, digest, *size)?;
+                    temp.filter(|temp| finish(&place.root, temp, head.is_exec(), head.mtime))
+                }
+            };
+            match temp {
+                Some(temp) => ready.push(Ready {
+                    item,
+                    temp: Some(temp),
+                }),
+                None => rest.push(item),
+            }
+        }
+        Ok((ready, rest))
+    })
+    .await
+}
+
+/// A temporary file with this content, if the content is anywhere in the folder or among what was displaced.
+fn local_file(
+    place: &Place,
+    snapshot: &alike_store::Snapshot,
+    digest: &Digest,
+    size: u64,
+) -> Result<Option<Vec<u8>>, Error> {
+    if size == 0 {
+        return Ok(place.root.temp_file().ok().map(|(name, _)| name));
+    }
+    for (key, path) in snapshot.blob_places(digest, PLACES)? {
+        if key != place.key {
+            continue;
+        }
+        let Some(fingerprint) = snapshot.index(key, &path)?.and_then(|row| row.fingerprint) else {
+            continue;
+        };
+        if let Ok(Some(temp)) = place.root.temp_from_local(&path, &fingerprint, digest) {
+            return Ok(Some(temp));
+        }
+    }
+    Ok(place.root.temp_from_object(digest).ok().flatten())
+}
+
+fn finish(root: &Root, temp: &[u8], exec: bool, mtime: i64) -> bool {
+    let done = root
+        .temp_named(temp, false)
+        .and_then(|file| Root::finish_temp(&file, exec, mtime));
+    if done.is_err() {
+        root.remove_temp(temp);
+    }
+    done.is_ok()
+}
+
+/// Makes items ready; those whose content is nowhere to be had now are left out, and stay pending.
+pub(super) async fn ready(
+    place: &Arc<Place>,
+    items: Vec<Item>,
+    sources: &[Source],
+) -> Result<Vec<Ready>, Error> {
+    let (mut ready, mut wanted) = local(place, items).await?;
+    for source in sources {
+        if wanted.is_empty() {
+            break;
+        }
+        let mut missing = Vec::new();
+        while !wanted.is_empty() {
+            let mut bytes = 0;
+            let count = wanted
+                .iter()
+                .take(REQUEST.0)
+                .take_while(|item| {
+                    bytes += size_of(item).1;
+                    bytes <= REQUEST.1
+                })
+                .count()
+                .max(1);
+            let rest = wanted.split_off(count);
+            let asked = std::mem::replace(&mut wanted, rest);
+            let (made, unmade, alive) = ask(place, asked, source).await?;
+            ready.extend(made);
+            missing.extend(unmade);
+            if !alive {
+                missing.append(&mut wanted);
+            }
+        }
+        wanted = missing;
+    }
+    Ok(ready)
+}
+
+fn size_of(item: &Item) -> (Digest, u64) {
+    match item.head.as_ref().map(|h| &h.value) {
+        Some(Value::File { digest, size }) => (*digest, *size),
+        _ => unreachable!("only files are fetched"),
+    }
+}
+
+/// One request stream: what arrived whole and right, what did not, and whether the peer is worth asking more.
+async fn ask(
+    place: &Arc<Place>,
+    items: Vec<Item>,
+    source: &Source,
+) -> Result<(Vec<Ready>, Vec<Item>, bool), Error> {
+    let wants: Vec<(Digest, u64)> = items.iter().map(size_of).collect();
+    let mut slots: Vec<Option<Item>> = items.into_iter().map(Some).collect();
+    let mut group: Vec<(Item, Vec<u8>)> = Vec::new();
+    let mut group_bytes = 0;
+    let mut writers: JoinSet<Result<Written, Error>> = JoinSet::new();
+    let mut written = Written::default();
+    let mut missing = Vec::new();
+    let mut failed: Option<Error> = None;
+    let (out, mut arrived) = mpsc::channel::<(usize, Option<Vec<u8>>)>(WRITE.0);
+    let gather = async {
+        while let Some((i, bytes)) = arrived.recv().await {
+            let item = slots[i].take().expect("each index comes once");
+            let Some(bytes) = bytes else {
+                missing.push(item);
+                continue;
+            };
+            group_bytes += bytes.len();
+            group.push((item, bytes));
+            if group.len() >= WRITE.0 || group_bytes >= WRITE.1 {
+                group_bytes = 0;
+                while writers.len() >= WRITERS {
+                    take(writers.join_next().await, &mut written, &mut failed);
+                }
+                let (place, group) = (place.clone(), std::mem::take(&mut group));
+                writers.spawn(blocking(move || Ok(write(&place, group))));
+            }
+        }
+    };
+    let (result, ()) = tokio::join!(net::blobs(&source.connection, place, &wants, out), gather);
+    if !group.is_empty() {
+        let place = place.clone();
+        writers.spawn(blocking(move || Ok(write(&place, group))));
+    }
+    while let Some(done) = writers.join_next().await {
+        take(Some(done), &mut written, &mut failed);
+    }
+    if let Some(error) = failed {
+        return Err(error);
+    }
+    if let Err(error) = &result {
+        tracing::debug!(peer = %source.device.fmt_short(), "fetching: {error}");
+    }
+    if written.wrong > 0 {
+        tracing::warn!(peer = %source.device.fmt_short(), "sent {} blobs that do not match their digests", written.wrong);
+    }
+    missing.extend(slots.into_iter().flatten());
+    missing.extend(written.unmade);
+    Ok((written.ready, missing, result.is_ok() && written.wrong == 0))
+}
+
+#[derive(Default)]
+struct Written {
+    ready: Vec<Ready>,
+    unmade: Vec<Item>,
+    wrong: usize,
+}
+
+fn take(
+    done: Option<Result<Result<Written, Error>, tokio::task::JoinError>>,
+    all: &mut Written,
+    failed: &mut Option<Error>,
+) {
+    match done {
+        Some(Ok(Ok(part))) => {
+            all.ready.extend(part.ready);
+            all.unmade.extend(part.unmade);
+            all.wrong += part.wrong;
+        }
+        Some(Ok(Err(error))) => *failed = Some(error),
+        Some(Err(error)) => *failed = Some(Error::Refused(error.to_string())),
+        None => {}
+    }
+}
+
+/// Verifies blobs and writes them to temporary files.
+fn write(place: &Place, group: Vec<(Item, Vec<u8>)>) -> Written {
+    let mut out = Written::default();
+    for (item, bytes) in group {
+        if Digest::of(&bytes) != size_of(&item).0 {
+            out.wrong += 1;
+            out.unmade.push(item);
+            continue;
+        }
+        let head = item.head.as_ref().expect("content is for something");
+        match write_one(&place.root, &bytes, head.is_exec(), head.mtime) {
+            Ok(temp) => out.ready.push(Ready {
+                item,
+                temp: Some(temp),
+            }),
+            Err(error) => {
+                tracing::warn!(folder = %place.row.name, path = %item.path, "writing: {error}");
+                out.unmade.push(item);
+            }
+        }
+    }
+    out
+}
+
+fn write_one(root: &Root, bytes: &[u8], exec: bool, mtime: i64) -> std::io::Result<Vec<u8>> {
+    let (name, mut file) = root.temp_file()?;
+    let written =
+        std::io::Write::write_all(&mut file, bytes).and_then(|()| Root::finish_temp(&file, exec, mtime));
+    match written {
+        Ok(()) => Ok(name),
+        Err(error) => {
+            root.remove_temp(&name);
+            Err(error)
+        }
+    }
+}

@@ -1,0 +1,339 @@
+//! One folder's truth: a thread that alone changes its HEAD and MAT. Findings, merges and applied plans reach
+//! it as events and leave it as one commit each. Never waits for the network.
+
+mod commit;
+mod look;
+mod merge;
+pub(crate) mod scanner;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, mpsc};
+use std::thread::JoinHandle;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use alike_core::ids::FolderId;
+use alike_core::path::RelPath;
+use alike_core::state::State;
+use alike_store::{FolderKey, FolderRow, Head, Reason, Store, StoreError};
+use tokio::sync::{oneshot, watch};
+
+use crate::apply::{Outcome, Ready};
+use crate::disk::Root;
+use crate::error::Error;
+use crate::fetch::NewNodes;
+use crate::scan::Found;
+use crate::serve::Traffic;
+
+pub(crate) use commit::Counts;
+pub(crate) use look::Look;
+
+/// Events waiting for the folder's thread; senders wait when it is full.
+const QUEUE: usize = 64;
+/// Findings committed in one transaction at most.
+const MAX_FINDINGS: usize = 4096;
+/// Problems kept for `status`; the rest are counted in the last one.
+pub(crate) const MAX_PROBLEMS: usize = 1000;
+
+/// Where a folder is, and everything about it that does not change while the engine runs.
+pub(crate) struct Place {
+    pub(crate) key: FolderKey,
+    pub(crate) id: FolderId,
+    pub(crate) row: FolderRow,
+    pub(crate) root: Root,
+    pub(crate) store: Arc<Store>,
+    /// Verification trees of big files.
+    pub(crate) outboards: PathBuf,
+    pub(crate) traffic: Traffic,
+    /// Bytes of big files that have arrived but are not applied yet.
+    pub(crate) partial: AtomicU64,
+}
+
+/// What happens to a folder.
+#[derive(Debug)]
+pub(crate) enum FolderEvent {
+    /// A scan of these paths begins: what was wrong with them may be right now.
+    ScanBegins(Vec<RelPath>),
+    /// The scan found something.
+    Found(Vec<Found>),
+    /// The scan is over. `full`: it looked at everything.
+    ScanEnds { full: bool },
+    /// A peer's state and the nodes of it that were not here.
+    Merge {
+        theirs: State,
+        nodes: NewNodes,
+        from: [u8; 32],
+        reply: oneshot::Sender<Result<(), Error>>,
+    },
+    /// Content is there: do it.
+    Apply {
+        planned: Option<alike_core::digest::Digest>,
+        ready: Vec<Ready>,
+        reply: oneshot::Sender<Vec<Outcome>>,
+    },
+    /// Answered when everything before it is done.
+    Barrier(oneshot::Sender<()>),
+    /// The root is not the one that was shared (or is again).
+    Frozen(Option<String>),
+    /// The watcher works, or not.
+    Watching(Result<(), String>),
+    /// The end.
+    Stop,
+}
+
+/// One path that could not be synced.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Problem {
+    pub(crate) reason: String,
+    pub(crate) hint: String,
+}
+
+/// The folder as the rest of the engine sees it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct FolderView {
+    pub(crate) head: Head,
+    pub(crate) pending_files: u64,
+    pub(crate) pending_bytes: u64,
+    pub(crate) problems: BTreeMap<RelPath, Problem>,
+    pub(crate) frozen: Option<String>,
+    pub(crate) watching: bool,
+    /// The database refused a commit: nothing goes on until a restart.
+    pub(crate) broken: Option<String>,
+    /// Counts up with every commit that changed HEAD, by reason: for the event log.
+    pub(crate) local: Counts,
+    pub(crate) remote: Counts,
+}
+
+/// The folder's thread and the ways to it.
+#[derive(Debug)]
+pub(crate) struct FolderThread {
+    pub(crate) events: mpsc::SyncSender<FolderEvent>,
+    pub(crate) view: watch::Receiver<FolderView>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl FolderThread {
+    /// Recovers from a crash, then starts the thread. `rescan` takes paths that have to be looked at again.
+    pub(crate) fn start(place: Arc<Place>, device: [u8; 32], rescan: RescanSender) -> Result<Self, Error> {
+        let snapshot = place.store.snapshot()?;
+        let head = snapshot.head(place.key)?;
+        drop(snapshot);
+        let (events, inbox) = mpsc::sync_channel(QUEUE);
+        let (publish, view) = watch::channel(FolderView::default());
+        let mut folder = Folder {
+            place,
+            device,
+            head,
+            rescan,
+            publish,
+            view: FolderView {
+                watching: true,
+                ..FolderView::default()
+            },
+            scan_problems: BTreeMap::new(),
+            apply_problems: BTreeMap::new(),
+            since_generation: Counts::default(),
+            generation_root: None,
+        };
+        folder.recover()?;
+        folder.publish()?;
+        let name = format!("folder {}", folder.place.row.name);
+        let thread = std::thread::Builder::new()
+            .name(name.chars().take(15).collect())
+            .spawn(move || folder.run(&inbox))
+            .map_err(|e| Error::Refused(format!("cannot start a thread: {e}")))?;
+        Ok(FolderThread {
+            events,
+            view,
+            thread: Some(thread),
+        })
+    }
+
+    /// Ends the thread after what is queued.
+    pub(crate) fn stop(&mut self) {
+        let _ = self.events.send(FolderEvent::Stop);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Takes paths that the scanner has to look at again.
+pub(crate) type RescanSender = mpsc::Sender<scanner::ScanInput>;
+
+/// The state behind the thread.
+pub(crate) struct Folder {
+    pub(crate) place: Arc<Place>,
+    pub(crate) device: [u8; 32],
+    pub(crate) head: Head,
+    pub(crate) rescan: RescanSender,
+    pub(crate) publish: watch::Sender<FolderView>,
+    pub(crate) view: FolderView,
+    pub(crate) scan_problems: BTreeMap<RelPath, Problem>,
+    pub(crate) apply_problems: BTreeMap<RelPath, Problem>,
+    /// What changed since the last generation was written.
+    pub(crate) since_generation: Counts,
+    pub(crate) generation_root: Option<alike_core::digest::Digest>,
+}
+
+impl Folder {
+    fn run(mut self, inbox: &mpsc::Receiver<FolderEvent>) {
+        let mut next = inbox.recv().ok();
+        while let Some(event) = next.take() {
+            let result = match event {
+                FolderEvent::Stop => return,
+                FolderEvent::Found(mut found) => {
+                    // Findings that queued up meanwhile go into the same transaction.
+                    while found.len() < MAX_FINDINGS {
+                        match inbox.try_recv() {
+                            Ok(FolderEvent::Found(more)) => found.extend(more),
+                            Ok(other) => {
+                                next = Some(other);
+                                break;
+                            }
+                            Err(_) => break,
+                        }
+                    }
+                    self.found(found)
+                }
+                other => self.handle(other),
+            };
+            if let Err(error) = result.and_then(|()| self.publish()) {
+                tracing::error!(folder = %self.place.row.name, "{error}");
+                self.view.broken = Some(error.to_string());
+                self.publish.send_replace(self.view.clone());
+                return;
+            }
+            if next.is_none() {
+                next = inbox.recv().ok();
+            }
+        }
+    }
+
+    fn handle(&mut self, event: FolderEvent) -> Result<(), Error> {
+        match event {
+            FolderEvent::ScanBegins(paths) => {
+                self.scan_problems
+                    .retain(|at, _| !paths.iter().any(|p| at.is_within(p)));
+            }
+            FolderEvent::Found(found) => self.found(found)?,
+            FolderEvent::ScanEnds { full } => self.scan_ended(full)?,
+            FolderEvent::Merge {
+                theirs,
+                nodes,
+                from,
+                reply,
+            } => {
+                let result = self.merge(theirs, nodes, from);
+                // Whoever asked sees the merged state when the answer arrives.
+                self.publish()?;
+                let _ = reply.send(result);
+            }
+            FolderEvent::Apply {
+                planned,
+                ready,
+                reply,
+            } => {
+                let outcomes = self.apply(planned, ready)?;
+                self.publish()?;
+                let _ = reply.send(outcomes);
+            }
+            FolderEvent::Barrier(reply) => {
+                self.publish()?;
+                let _ = reply.send(());
+            }
+            FolderEvent::Frozen(reason) => self.view.frozen = reason,
+            FolderEvent::Watching(state) => {
+                self.view.watching = state.is_ok();
+                let at = RelPath::root();
+                match state {
+                    Ok(()) => self.apply_problems.remove(&at),
+                    Err(reason) => self.apply_problems.insert(
+                        at,
+                        Problem {
+                            reason: format!("changes are not seen as they happen: {reason}"),
+                            hint: "raise fs.inotify.max_user_watches; until then the folder is scanned every minute".into(),
+                        },
+                    ),
+                };
+            }
+            FolderEvent::Stop => {}
+        }
+        Ok(())
+    }
+
+    /// Shows the rest of the engine how things stand.
+    fn publish(&mut self) -> Result<(), Error> {
+        let snapshot = self.place.store.snapshot()?;
+        let (files, bytes) = snapshot.pending_total(self.place.key)?;
+        self.view.head = self.head.clone();
+        self.view.pending_files = files;
+        self.view.pending_bytes = bytes;
+        let problems = self
+            .scan_problems
+            .iter()
+            .chain(&self.apply_problems)
+            .take(MAX_PROBLEMS);
+        self.view.problems = problems
+            .map(|(path, problem)| (path.clone(), problem.clone()))
+            .collect();
+        self.publish.send_replace(self.view.clone());
+        Ok(())
+    }
+
+    /// Asks the scanner to look at a path again.
+    pub(crate) fn dirty(&self, path: RelPath) {
+        let _ = self.rescan.send(scanner::ScanInput::Rescan(path));
+    }
+
+    /// The next of this replica's own dots; the vector follows when the edit is committed.
+    pub(crate) fn next_dot(&mut self) -> alike_core::ids::Dot {
+        self.head.seq += 1;
+        alike_core::ids::Dot {
+            replica: self.place.row.replica,
+            seq: self.head.seq,
+        }
+    }
+
+    /// A generation, if content changed since the last one.
+    pub(crate) fn generation(&mut self, reason: Reason, device: [u8; 32]) -> Option<alike_store::Generation> {
+        if self.generation_root == Some(self.head.summary.root) {
+            return None;
+        }
+        self.generation_root = Some(self.head.summary.root);
+        self.head.generation += 1;
+        let counts = std::mem::take(&mut self.since_generation);
+        Some(alike_store::Generation {
+            number: self.head.generation,
+            root: self.head.summary.root,
+            state: self.head.state.root,
+            time_ms: now_ms(),
+            reason,
+            device,
+            added: counts.added,
+            changed: counts.changed,
+            removed: counts.removed,
+        })
+    }
+}
+
+impl std::fmt::Debug for Place {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} at {}", self.row.name, self.row.path.display())
+    }
+}
+
+/// Milliseconds since 1970.
+pub(crate) fn now_ms() -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |d| d.as_millis() as u64)
+}
+
+/// So that a broken database reads as one in messages of this module.
+impl From<StoreError> for Box<Error> {
+    fn from(error: StoreError) -> Self {
+        Box::new(Error::Store(error))
+    }
+}

@@ -1,0 +1,413 @@
+//! From what a scan found to one commit: what each finding means, the edit of the state tree, the index, and
+//! what is left to do. Never touches the disk.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use alike_core::digest::Digest;
+use alike_core::edit::{self, Edits};
+use alike_core::ids::Hlc;
+use alike_core::merge::Change;
+use alike_core::observe::{Mat, Meaning, observe};
+use alike_core::path::RelPath;
+use alike_core::plan::{Op, plan};
+use alike_core::record::{ExecMark, Record, Value};
+use alike_core::tree::Overlay;
+use alike_core::view::{NewContent, Shown, summarize};
+use alike_store::{Commit, IndexRow, Reason, Snapshot};
+
+use super::{Folder, Look, Problem, now_ms};
+use crate::error::Error;
+use crate::scan::{Finding, Found};
+
+/// How many files came, changed and went.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Counts {
+    pub(crate) added: u64,
+    pub(crate) changed: u64,
+    pub(crate) removed: u64,
+}
+
+impl Counts {
+    pub(crate) fn add(&mut self, changes: &[Change]) {
+        let file = |s: &Option<Shown>| s.as_ref().is_some_and(|s| s.value != Value::Dir);
+        for change in changes {
+            match (file(&change.before), file(&change.after)) {
+                (false, true) => self.added += 1,
+                (true, false) => self.removed += 1,
+                (true, true) => {
+                    let (a, b) = (change.before.as_ref(), change.after.as_ref());
+                    self.changed += u64::from(!a.zip(b).is_some_and(|(a, b)| a.looks_like(b)));
+                }
+                (false, false) => {}
+            }
+        }
+    }
+}
+
+/// A commit being put together: MAT as it will be, over MAT as it is.
+pub(super) struct Draft<'a> {
+    pub(super) snapshot: &'a Snapshot,
+    pub(super) folder: &'a Folder,
+    mats: HashMap<RelPath, Option<IndexRow>>,
+    pending: BTreeMap<RelPath, Option<u64>>,
+}
+
+impl<'a> Draft<'a> {
+    pub(super) fn new(snapshot: &'a Snapshot, folder: &'a Folder) -> Self {
+        Draft {
+            snapshot,
+            folder,
+            mats: HashMap::new(),
+            pending: BTreeMap::new(),
+        }
+    }
+
+    pub(super) fn mat(&self, path: &RelPath) -> Result<Option<IndexRow>, Error> {
+        match self.mats.get(path) {
+            Some(row) => Ok(row.clone()),
+            None => Ok(self.snapshot.index(self.folder.place.key, path)?),
+        }
+    }
+
+    pub(super) fn set_mat(&mut self, path: &RelPath, row: Option<IndexRow>) {
+        self.mats.insert(path.clone(), row);
+    }
+
+    /// Compares HEAD and MAT at a path: is there something to do, or only dots to remember?
+    pub(super) fn settle(&mut self, path: &RelPath, head: Option<&Shown>) -> Result<(), Error> {
+        let row = self.mat(path)?;
+        let op = plan(head, row.as_ref().map(|r| &r.mat));
+        match (op, head, row) {
+            (Op::Nothing, ..) => self.pending.insert(path.clone(), None),
+            (Op::Adopt, Some(head), Some(mut row)) => {
+                // A twin learned later belongs to what is on disk.
+                if head.dots.iter().any(|d| !row.mat.dots.contains(d)) {
+                    row.mat.dots.extend(&head.dots);
+                    row.mat.dots.sort_unstable();
+                    row.mat.dots.dedup();
+                    self.set_mat(path, Some(row));
+                }
+                self.pending.insert(path.clone(), None)
+            }
+            (_, head, _) => self
+                .pending
+                .insert(path.clone(), Some(head.map_or(0, |h| h.value.size()))),
+        };
+        Ok(())
+    }
+
+    /// The rows of the index and of what is pending, for a commit.
+    pub(super) fn into_commit(self) -> Commit {
+        let mut commit = Commit::default();
+        for (path, row) in self.mats {
+            match row {
+                Some(row) => commit.index_put.push((path, row)),
+                None => commit.index_remove.push(path),
+            }
+        }
+        for (path, bytes) in self.pending {
+            match bytes {
+                Some(bytes) => commit.pending_put.push((path, bytes)),
+                None => commit.pending_remove.push(path),
+            }
+        }
+        commit
+    }
+}
+
+impl Folder {
+    /// Commits a batch of findings.
+    pub(super) fn found(&mut self, batch: Vec<Found>) -> Result<(), Error> {
+        let mut changed = Vec::new();
+        let mut touched = Vec::new();
+        for found in batch {
+            match found {
+                Found::Changed(finding) => changed.push(finding),
+                Found::Touched(finding) => touched.push(finding),
+                Found::Problem { path, reason, hint } => {
+                    self.scan_problems.insert(path, Problem { reason, hint });
+                }
+                Found::Unnamable { dir, name, reason } => {
+                    let reason = format!("{}: {reason}", name.escape_ascii());
+                    let hint = "rename it; everything else in the directory is synced".into();
+                    self.scan_problems.insert(dir, Problem { reason, hint });
+                }
+                // The scanner comes back to it by itself.
+                Found::Busy(_) => {}
+            }
+        }
+        if changed.is_empty() && touched.is_empty() {
+            return Ok(());
+        }
+        let store = self.place.store.clone();
+        let snapshot = store.snapshot()?;
+        let before = self.head.clone();
+        match self.draft_found(&snapshot, changed, touched) {
+            Ok(commit) => {
+                store.commit(self.place.key, commit)?;
+                Ok(())
+            }
+            Err(error) => {
+                self.head = before;
+                Err(error)
+            }
+        }
+    }
+
+    fn draft_found(
+        &mut self,
+        snapshot: &Snapshot,
+        changed: Vec<Finding>,
+        touched: Vec<Finding>,
+    ) -> Result<Commit, Error> {
+        let key = self.place.key;
+        let now = now_ms();
+        let mut edits = Edits::default();
+        let mut rows: Vec<(RelPath, Option<IndexRow>)> = Vec::new();
+        let mut parents_of_deleted: BTreeSet<RelPath> = BTreeSet::new();
+        let old_root = self.head.state.root;
+        let mut look = Look::new(snapshot, old_root);
+        for finding in changed {
+            let row = snapshot.index(key, &finding.path)?;
+            if row.as_ref().map(|r| &r.mat) != finding.base.as_ref().map(|r| &r.mat) {
+                // Something was applied there while the scan looked: its comparison is void.
+                self.dirty(finding.path);
+                continue;
+            }
+            let head = look.at(&finding.path)?.cloned();
+            let seen = finding.seen.as_ref().map(|s| &s.0);
+            let mat = row.as_ref().map(|r| &r.mat);
+            let meaning = observe(seen, mat, head.as_ref());
+            let Some((dir, name)) = finding.path.split() else {
+                continue;
+            };
+            let mut dots = mat.map(|m| m.dots.clone()).unwrap_or_default();
+            match meaning {
+                Meaning::Nothing => {}
+                Meaning::Adopt => dots = head.as_ref().map(|h| h.dots.clone()).unwrap_or_default(),
+                Meaning::Forget => {}
+                Meaning::Delete => {
+                    // A deletion is an event of its own, also when nothing of ours is left to kill.
+                    self.next_dot();
+                    edits.dir(&dir).kill.extend(dots.iter().copied());
+                    parents_of_deleted.insert(dir);
+                }
+                Meaning::Exec => {
+                    let on = seen.is_some_and(|s| s.exec);
+                    let dot = self.next_dot();
+                    self.head.hlc = self.head.hlc.next(now);
+                    let mark = ExecMark {
+                        hlc: self.head.hlc,
+                        dot,
+                        on,
+                    };
+                    let targets = head.as_ref().map(|h| h.dots.clone()).unwrap_or_default();
+                    edits
+                        .dir(&dir)
+                        .exec
+                        .extend(targets.into_iter().map(|d| (d, mark)));
+                }
+                Meaning::Write => {
+                    let seen = seen.expect("a write is seen");
+                    let record = self.record(seen, mat, head.as_ref(), finding.mtime, now);
+                    let edit = edits.dir(&dir);
+                    edit.kill.extend(dots.iter().copied());
+                    dots = vec![record.dot];
+                    edit.add.push((name, record));
+                }
+            }
+            let row = finding.seen.map(|(seen, fingerprint)| IndexRow {
+                mat: Mat {
+                    value: seen.value,
+                    exec: seen.exec,
+                    dots,
+                },
+                fingerprint: Some(fingerprint),
+                racy: finding.racy,
+            });
+            rows.push((finding.path, row));
+        }
+        for finding in touched {
+            let row = snapshot.index(key, &finding.path)?;
+            if let (Some(mut row), Some(base), Some((_, fingerprint))) = (row, finding.base, finding.seen)
+                && row.mat == base.mat
+            {
+                row.fingerprint = Some(fingerprint);
+                row.racy = finding.racy;
+                rows.push((finding.path, Some(row)));
+            }
+        }
+        drop(look);
+
+        let mut nodes = Overlay::new(snapshot);
+        let (mut root, mut changes) = edit::apply(&mut nodes, old_root, edits)?;
+        let kept = self.keep_dirs(&nodes, snapshot, root, &rows, parents_of_deleted, now)?;
+        if let Some((more, dirs)) = kept {
+            let (new_root, more_changes) = edit::apply(&mut nodes, root, more)?;
+            root = new_root;
+            changes.extend(more_changes);
+            rows.extend(dirs);
+        }
+        self.head.state.root = root;
+        self.head
+            .state
+            .vector
+            .advance(self.place.row.replica, self.head.seq);
+        self.view.local.add(&changes);
+        self.since_generation.add(&changes);
+
+        let mut draft = Draft::new(snapshot, self);
+        let mut paths: BTreeSet<RelPath> = changes.into_iter().map(|c| c.path).collect();
+        for (path, row) in rows {
+            draft.set_mat(&path, row);
+            paths.insert(path);
+        }
+        let mut look = Look::new(&nodes, root);
+        for path in &paths {
+            let head = look.at(path)?.cloned();
+            draft.settle(path, head.as_ref())?;
+        }
+        drop(look);
+        let commit = draft.into_commit();
+        self.finish(snapshot, nodes.new, commit)
+    }
+
+    /// The record of a local write.
+    fn record(
+        &mut self,
+        seen: &alike_core::observe::Seen,
+        mat: Option<&Mat>,
+        head: Option<&Shown>,
+        mtime: i64,
+        now: u64,
+    ) -> Record {
+        let dot = self.next_dot();
+        // What was there before the folder was ever scanned is nobody's edit: it is as old as the file says,
+        // so that an old copy never wins over a newer edit made elsewhere.
+        let imported = !self.head.scanned;
+        let hlc = if imported {
+            Hlc::from_millis(u64::try_from(mtime / 1_000_000).unwrap_or(0).min(now))
+        } else {
+            self.head.hlc = self.head.hlc.next(now);
+            self.head.hlc
+        };
+        let exec = matches!(seen.value, Value::File { .. }).then(|| {
+            let own = ExecMark {
+                hlc,
+                dot,
+                on: seen.exec,
+            };
+            // Unchanged by this write: the mark of the version before lives on.
+            head.and_then(|h| h.exec)
+                .filter(|m| m.on == seen.exec && mat.is_some())
+                .unwrap_or(own)
+        });
+        let mtime = if seen.value == Value::Dir { 0 } else { mtime };
+        let prev = mat
+            .and_then(|m| m.value.key())
+            .filter(|_| seen.value != Value::Dir);
+        Record {
+            dot,
+            hlc,
+            value: seen.value.clone(),
+            exec,
+            mtime,
+            prev,
+            relocated: false,
+            imported,
+        }
+    }
+
+    /// Directories that still are on disk but that HEAD would drop with their last member: they get a record.
+    #[expect(
+        clippy::type_complexity,
+        reason = "the pair is taken apart at the one place of use"
+    )]
+    fn keep_dirs(
+        &mut self,
+        nodes: &Overlay<'_>,
+        snapshot: &Snapshot,
+        root: Option<Digest>,
+        rows: &[(RelPath, Option<IndexRow>)],
+        candidates: BTreeSet<RelPath>,
+        now: u64,
+    ) -> Result<Option<(Edits, Vec<(RelPath, Option<IndexRow>)>)>, Error> {
+        let fresh: HashMap<&RelPath, &Option<IndexRow>> = rows.iter().map(|(p, r)| (p, r)).collect();
+        let mut look = Look::new(nodes, root);
+        let mut edits = Edits::default();
+        let mut kept = Vec::new();
+        for dir in candidates {
+            let Some((parent, name)) = dir.split() else {
+                continue;
+            };
+            let row = match fresh.get(&dir) {
+                Some(row) => (*row).clone(),
+                None => snapshot.index(self.place.key, &dir)?,
+            };
+            let Some(mut row) = row.filter(|r| r.mat.value == Value::Dir) else {
+                continue;
+            };
+            if look.at(&dir)?.is_some() {
+                continue;
+            }
+            let seen = alike_core::observe::Seen {
+                value: Value::Dir,
+                exec: false,
+            };
+            let record = self.record(&seen, None, None, 0, now);
+            row.mat.dots = vec![record.dot];
+            edits.dir(&parent).add.push((name, record));
+            kept.push((dir, Some(row)));
+        }
+        Ok(if kept.is_empty() {
+            None
+        } else {
+            Some((edits, kept))
+        })
+    }
+
+    /// Adds to a commit what every change of HEAD brings: new nodes, the content tree, HEAD itself.
+    pub(super) fn finish(
+        &mut self,
+        snapshot: &Snapshot,
+        new: HashMap<Digest, Arc<[u8]>>,
+        mut commit: Commit,
+    ) -> Result<Commit, Error> {
+        let mut nodes = Overlay::new(snapshot);
+        nodes.new = new;
+        let mut content = NewContent::default();
+        self.head.summary = summarize(&nodes, snapshot, self.head.state.root, &mut content)?;
+        commit.nodes = nodes.new.into_iter().collect();
+        commit.nodes.extend(
+            content
+                .nodes
+                .into_iter()
+                .map(|(digest, bytes)| (digest, bytes.into())),
+        );
+        commit.summaries = content.summaries.into_iter().collect();
+        commit.head = Some(self.head.clone());
+        Ok(commit)
+    }
+
+    /// A scan is over: its changes are one generation.
+    pub(super) fn scan_ended(&mut self, full: bool) -> Result<(), Error> {
+        let reason = if self.head.scanned {
+            Reason::Local
+        } else {
+            Reason::Initial
+        };
+        let first = full && !self.head.scanned;
+        self.head.scanned |= full;
+        let generation = self.generation(reason, self.device);
+        if first || generation.is_some() {
+            let commit = Commit {
+                head: Some(self.head.clone()),
+                generation,
+                ..Commit::default()
+            };
+            self.place.store.commit(self.place.key, commit)?;
+        }
+        Ok(())
+    }
+}

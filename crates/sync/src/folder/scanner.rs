@@ -1,0 +1,493 @@
+//! When to look at the disk: hints from the watcher, debounced per path; scans of everything at the start, on
+//! overflow and now and then. A thread of its own; findings go to the folder's thread. Never commits anything.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, mpsc};
+use std::time::{Duration, Instant};
+
+use alike_core::path::RelPath;
+use tokio::sync::{oneshot, watch};
+
+use super::{FolderEvent, Place};
+use crate::scan::{Found, Scan, Target};
+use crate::watch::{Hint, Watch, WatchError};
+
+/// A path is looked at after this long without a further hint about it.
+const QUIET: Duration = Duration::from_millis(40);
+/// … or after this long with hints all the time.
+const MAX_DELAY: Duration = Duration::from_millis(500);
+/// A path that is written again and again is looked at ever more rarely, up to this.
+const MAX_BACKOFF: Duration = Duration::from_secs(5);
+/// Everything is looked at this often, should a hint have been missed.
+const FULL_SCAN: Duration = Duration::from_secs(3600);
+/// … or this often when the system gives no more watches.
+const FULL_SCAN_BLIND: Duration = Duration::from_secs(60);
+/// How often a frozen folder is looked at again.
+const FROZEN_RETRY: Duration = Duration::from_secs(2);
+/// More dirty paths than this become one scan of everything.
+const MAX_DIRTY: usize = 50_000;
+/// A barrier whose cookie does not come back this long (no watcher) falls back to a scan of everything.
+const COOKIE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What reaches the scanner.
+#[derive(Debug)]
+pub(crate) enum ScanInput {
+    /// From the watcher.
+    Hint(Hint),
+    /// The folder's thread wants a path looked at again.
+    Rescan(RelPath),
+    /// Answered when everything that was saved before is committed.
+    Barrier(oneshot::Sender<()>),
+    /// Stop looking, or start again.
+    Pause(bool),
+    /// The end.
+    Stop,
+}
+
+/// What the scanner is doing, for `status` and `wait`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Activity {
+    /// A scan is running.
+    pub(crate) scanning: bool,
+    /// Paths wait to be looked at.
+    pub(crate) dirty: bool,
+    /// The first look at everything since the start is over.
+    pub(crate) complete: bool,
+    /// A path has been changing every time it was looked at.
+    pub(crate) busy: bool,
+}
+
+/// The scanner's thread and the ways to it.
+#[derive(Debug)]
+pub(crate) struct ScannerThread {
+    pub(crate) input: mpsc::Sender<ScanInput>,
+    pub(crate) activity: watch::Receiver<Activity>,
+    stop: Arc<AtomicBool>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl ScannerThread {
+    /// Starts looking: everything first.
+    pub(crate) fn start(
+        place: Arc<Place>,
+        (input, inbox): (mpsc::Sender<ScanInput>, mpsc::Receiver<ScanInput>),
+        folder: mpsc::SyncSender<FolderEvent>,
+        paused: bool,
+    ) -> std::io::Result<Self> {
+        let stop = Arc::new(AtomicBool::new(false));
+        let (publish, activity) = watch::channel(Activity {
+            dirty: true,
+            ..Activity::default()
+        });
+        let mut scanner = Scanner {
+            place,
+            input: input.clone(),
+            folder,
+            publish,
+            activity: Activity {
+                dirty: true,
+                ..Activity::default()
+            },
+            stop: stop.clone(),
+            watch: None,
+            dirty: HashMap::new(),
+            hot: HashMap::new(),
+            full_due: Some(Instant::now()),
+            last_full: Instant::now(),
+            barriers: Vec::new(),
+            next_cookie: 0,
+            paused,
+            frozen: false,
+            blind: false,
+        };
+        let thread = std::thread::Builder::new()
+            .name("scanner".into())
+            .spawn(move || scanner.run(&inbox))?;
+        Ok(ScannerThread {
+            input,
+            activity,
+            stop,
+            thread: Some(thread),
+        })
+    }
+
+    /// Ends the thread, in the middle of a scan if need be.
+    pub(crate) fn stop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        let _ = self.input.send(ScanInput::Stop);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// A path that waits to be looked at.
+struct Dirty {
+    first: Instant,
+    due: Instant,
+}
+
+struct Waiting {
+    cookie: u64,
+    since: Instant,
+    reply: oneshot::Sender<()>,
+}
+
+struct Scanner {
+    place: Arc<Place>,
+    input: mpsc::Sender<ScanInput>,
+    folder: mpsc::SyncSender<FolderEvent>,
+    publish: watch::Sender<Activity>,
+    activity: Activity,
+    stop: Arc<AtomicBool>,
+    watch: Option<Watch>,
+    dirty: HashMap<RelPath, Dirty>,
+    /// When a path was last looked at, and how long the next look waits: only paths that keep changing.
+    hot: HashMap<RelPath, (Instant, Duration)>,
+    full_due: Option<Instant>,
+    last_full: Instant,
+    barriers: Vec<Waiting>,
+    next_cookie: u64,
+    paused: bool,
+    frozen: bool,
+    /// The system gives no more watches.
+    blind: bool,
+}
+
+impl Scanner {
+    fn run(&mut self, inbox: &mpsc::Receiver<ScanInput>) {
+        self.open_watch();
+        loop {
+            self.show();
+            let wait = self.next_due().saturating_duration_since(Instant::now());
+            match inbox.recv_timeout(wait) {
+                Ok(ScanInput::Stop) | Err(mpsc::RecvTimeoutError::Disconnected) => return,
+                Ok(input) => {
+                    self.take(input);
+                    // Everything that is already there, so that one scan serves a burst.
+                    while let Ok(input) = inbox.try_recv() {
+                        if matches!(input, ScanInput::Stop) {
+                            return;
+                        }
+                        self.take(input);
+                    }
+                }
+                Err(mpsc::RecvTimeoutError::Timeout) => {}
+            }
+            if self.stop.load(Ordering::Relaxed) {
+                return;
+            }
+            if !self.paused {
+                self.turn();
+            }
+        }
+    }
+
+    fn open_watch(&mut self) {
+        let input = self.input.clone();
+        let watch = Watch::new(&self.place.root, move |hint| {
+            let _ = input.send(ScanInput::Hint(hint));
+        });
+        match watch {
+            Ok(watch) => self.watch = Some(watch),
+            Err(reason) => self.go_blind(reason),
+        }
+    }
+
+    fn go_blind(&mut self, reason: String) {
+        self.blind = true;
+        let _ = self.folder.send(FolderEvent::Watching(Err(reason)));
+    }
+
+    fn take(&mut self, input: ScanInput) {
+        let now = Instant::now();
+        match input {
+            ScanInput::Hint(Hint::Dirty(path)) => self.mark(path, now),
+            ScanInput::Rescan(path) => self.mark(path, now),
+            ScanInput::Hint(Hint::Overflow) => self.full_due = Some(now),
+            ScanInput::Hint(Hint::Failed(reason)) => {
+                self.go_blind(reason);
+                self.full_due = Some(now);
+            }
+            ScanInput::Hint(Hint::Cookie(n)) => {
+                // The watcher reports in order: everything before the cookie is marked by now.
+                if self.barriers.iter().any(|b| b.cookie <= n) {
+                    self.flush();
+                }
+                for barrier in self.barriers.extract_if(.., |b| b.cookie <= n) {
+                    let _ = self.folder.send(FolderEvent::Barrier(barrier.reply));
+                }
+            }
+            ScanInput::Barrier(reply) => self.begin_barrier(reply, now),
+            ScanInput::Pause(paused) => {
+                if self.paused && !paused {
+                    self.full_due = Some(now);
+                }
+                self.paused = paused;
+            }
+            ScanInput::Stop => {}
+        }
+        if self.dirty.len() > MAX_DIRTY {
+            self.dirty.clear();
+            self.full_due = Some(now);
+        }
+    }
+
+    fn mark(&mut self, path: RelPath, now: Instant) {
+        let quiet = match self.hot.get(&path) {
+            Some((_, backoff)) => *backoff,
+            None => QUIET,
+        };
+        let limit = MAX_DELAY.max(quiet);
+        let dirty = self.dirty.entry(path).or_insert(Dirty { first: now, due: now });
+        dirty.due = (now + quiet).min(dirty.first + limit);
+    }
+
+    fn begin_barrier(&mut self, reply: oneshot::Sender<()>, now: Instant) {
+        if self.paused || self.frozen {
+            let _ = self.folder.send(FolderEvent::Barrier(reply));
+            return;
+        }
+        self.next_cookie += 1;
+        let cookie = self.next_cookie;
+        let sent = !self.blind && self.watch.as_ref().is_some_and(|w| w.cookie(cookie).is_ok());
+        if sent {
+            self.barriers.push(Waiting {
+                cookie,
+                since: now,
+                reply,
+            });
+        } else {
+            self.full_due = Some(now);
+            self.flush();
+            let _ = self.folder.send(FolderEvent::Barrier(reply));
+        }
+    }
+
+    /// When there is something to do at the latest.
+    fn next_due(&self) -> Instant {
+        let every = if self.blind { FULL_SCAN_BLIND } else { FULL_SCAN };
+        let mut due = self.last_full + every;
+        if let Some(full) = self.full_due {
+            due = due.min(full);
+        }
+        if self.paused {
+            return due.max(Instant::now() + Duration::from_secs(60));
+        }
+        if let Some(first) = self.dirty.values().map(|d| d.due).min() {
+            due = due.min(first);
+        }
+        if let Some(first) = self.barriers.iter().map(|b| b.since + COOKIE_TIMEOUT).min() {
+            due = due.min(first);
+        }
+        if self.frozen {
+            due.max(Instant::now() + FROZEN_RETRY)
+        } else {
+            due
+        }
+    }
+
+    /// Does what is due.
+    fn turn(&mut self) {
+        let now = Instant::now();
+        if let Err(reason) = self.place.root.check(&self.place.row.marker) {
+            if !self.frozen {
+                tracing::warn!(folder = %self.place.row.name, "{reason}");
+                let _ = self.folder.send(FolderEvent::Frozen(Some(reason)));
+            }
+            self.frozen = true;
+            self.full_due = Some(now);
+            return;
+        }
+        if std::mem::take(&mut self.frozen) {
+            let _ = self.folder.send(FolderEvent::Frozen(None));
+            self.open_watch();
+            self.full_due = Some(now);
+        }
+        let late: Vec<_> = self
+            .barriers
+            .extract_if(.., |b| b.since + COOKIE_TIMEOUT <= now)
+            .collect();
+        if !late.is_empty() {
+            self.full_due = Some(now);
+        }
+        let every = if self.blind { FULL_SCAN_BLIND } else { FULL_SCAN };
+        if self.full_due.is_some_and(|due| due <= now) || self.last_full + every <= now {
+            self.full();
+        }
+        self.scan_due(now);
+        for barrier in late {
+            let _ = self.folder.send(FolderEvent::Barrier(barrier.reply));
+        }
+    }
+
+    fn full(&mut self) {
+        self.full_due = None;
+        self.dirty.clear();
+        let complete = self.scan(vec![Target::Tree(RelPath::root())], true);
+        self.last_full = Instant::now();
+        if complete {
+            self.activity.complete = true;
+        } else if !self.stop.load(Ordering::Relaxed) {
+            self.full_due = Some(Instant::now() + FROZEN_RETRY);
+        }
+    }
+
+    /// Looks at everything marked, due or not.
+    fn flush(&mut self) {
+        if self.full_due.take().is_some() {
+            self.full();
+        }
+        self.scan_due(Instant::now() + MAX_BACKOFF);
+    }
+
+    fn scan_due(&mut self, now: Instant) {
+        let due: Vec<RelPath> = self
+            .dirty
+            .extract_if(|_, dirty| dirty.due <= now)
+            .map(|(path, _)| path)
+            .collect();
+        if due.is_empty() {
+            return;
+        }
+        let real_now = Instant::now();
+        self.hot
+            .retain(|_, (last, backoff)| real_now < *last + *backoff * 4);
+        for path in &due {
+            let next = match self.hot.get(path) {
+                Some((_, backoff)) => (*backoff * 2).min(MAX_BACKOFF),
+                None => QUIET * 2,
+            };
+            self.hot.insert(path.clone(), (real_now, next));
+        }
+        self.scan(due.into_iter().map(Target::Path).collect(), false);
+    }
+
+    /// One run of the scan. Returns whether it saw everything it was to look at.
+    fn scan(&mut self, targets: Vec<Target>, full: bool) -> bool {
+        self.activity.scanning = true;
+        self.show();
+        let paths = targets
+            .iter()
+            .map(|(Target::Path(p) | Target::Tree(p))| p.clone())
+            .collect();
+        let _ = self.folder.send(FolderEvent::ScanBegins(paths));
+        let complete = self.scan_targets(targets);
+        let _ = self.folder.send(FolderEvent::ScanEnds {
+            full: full && complete,
+        });
+        self.activity.scanning = false;
+        complete
+    }
+
+    fn scan_targets(&mut self, targets: Vec<Target>) -> bool {
+        let busy: Mutex<Vec<RelPath>> = Mutex::new(Vec::new());
+        let new_dirs: Mutex<HashSet<RelPath>> = Mutex::new(HashSet::new());
+        let no_watches: Mutex<Option<String>> = Mutex::new(None);
+        let result = {
+            let snapshot = match self.place.store.snapshot() {
+                Ok(snapshot) => snapshot,
+                Err(error) => {
+                    tracing::error!("scan: {error}");
+                    return false;
+                }
+            };
+            let stop = &self.stop;
+            let watch = &self.watch;
+            let on_dir = |dir: &RelPath| {
+                let Some(watch) = watch else { return };
+                match watch.add(dir) {
+                    Ok(()) => {
+                        new_dirs.lock().expect("never poisoned").insert(dir.clone());
+                    }
+                    Err(WatchError::Gone) => {}
+                    Err(error) => *no_watches.lock().expect("never poisoned") = Some(error.to_string()),
+                }
+            };
+            let scan = Scan {
+                root: &self.place.root,
+                snapshot: &snapshot,
+                folder: self.place.key,
+                on_dir: &on_dir,
+                cancelled: &|| stop.load(Ordering::Relaxed),
+                keep_outboards: Some(&self.place.outboards),
+            };
+            let folder = &self.folder;
+            scan.run(targets, &|batch: Vec<Found>| {
+                for found in &batch {
+                    if let Found::Busy(path) = found {
+                        busy.lock().expect("never poisoned").push(path.clone());
+                    }
+                }
+                let _ = folder.send(FolderEvent::Found(batch));
+            })
+        };
+        if let Some(reason) = no_watches.into_inner().expect("never poisoned")
+            && !self.blind
+        {
+            self.go_blind(reason);
+        }
+        let busy = busy.into_inner().expect("never poisoned");
+        self.activity.busy = !busy.is_empty();
+        let now = Instant::now();
+        for path in busy {
+            self.hot.entry(path.clone()).or_insert((now, QUIET * 4));
+            self.mark(path, now);
+        }
+        match result {
+            Ok(report) => {
+                self.rewatch(
+                    &report.gone_dirs,
+                    new_dirs.into_inner().expect("never poisoned"),
+                    now,
+                );
+                report.complete
+            }
+            Err(error) => {
+                tracing::warn!(folder = %self.place.row.name, "scan: {error}");
+                false
+            }
+        }
+    }
+
+    /// A directory that was moved keeps its watch under the old name: let go of the old names, then watch the
+    /// directories of this run anew, and look at them once more for what fell between.
+    fn rewatch(&mut self, gone: &[RelPath], seen: HashSet<RelPath>, now: Instant) {
+        let Some(watch) = self.watch.take() else { return };
+        if gone.is_empty() {
+            self.watch = Some(watch);
+            return;
+        }
+        gone.iter().for_each(|dir| watch.remove_below(dir));
+        let again: Vec<RelPath> = seen
+            .into_iter()
+            .filter(|dir| !gone.iter().any(|g| dir.is_within(g)))
+            .collect();
+        for dir in again {
+            watch.remove_below(&dir);
+            if watch.add(&dir).is_ok() {
+                self.mark(dir, now);
+            }
+        }
+        self.watch = Some(watch);
+    }
+
+    fn show(&mut self) {
+        self.activity.dirty = self.full_due.is_some_and(|_| !self.frozen)
+            || !self.barriers.is_empty()
+            || self.dirty.keys().any(|path| !self.is_hot(path));
+        self.publish.send_if_modified(|shown| {
+            let changed = *shown != self.activity;
+            *shown = self.activity;
+            changed
+        });
+    }
+
+    /// A file that is always being written never blocks its folder.
+    fn is_hot(&self, path: &RelPath) -> bool {
+        self.hot
+            .get(path)
+            .is_some_and(|(_, backoff)| *backoff >= Duration::from_secs(1))
+    }
+}

@@ -1,0 +1,284 @@
+//! The content root of any directory, tracked or not: what its root would be if it were a folder. Never
+//! reads or writes the index, never writes at all.
+
+use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+use alike_core::digest::Digest;
+use alike_core::entry::{Entry, NamedEntry};
+use alike_core::path::{MAX_DEPTH, MAX_PATH, Name, OWN_DIR, PathError, RelPath};
+use alike_core::tree;
+
+use crate::disk::{Buffer, Content, Dir, DiskError, Kind, Root, Stat};
+use crate::scan::Pool;
+
+/// Members of a directory that are one job.
+const PART: usize = 512;
+/// A file over this many bytes is a job of its own.
+const LONG: u64 = 4 * 1024 * 1024;
+
+/// What a directory hashes to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HashReport {
+    /// The root, 64 hex digits.
+    pub root: String,
+    /// What is not in it, as a scan would not take it: path and reason, sorted.
+    pub skipped: Vec<(Vec<u8>, String)>,
+}
+
+/// Hashes `dir` and everything below it but its own `.alike`.
+pub fn hash_dir(dir: &Path) -> Result<HashReport, DiskError> {
+    let root = Root::open(dir)?;
+    let hashing = Hashing {
+        root: &root,
+        pool: Pool::new(),
+        skipped: Mutex::default(),
+        result: Mutex::default(),
+    };
+    hashing.pool.push(Job::Dir(RelPath::root(), Node::new(None)));
+    hashing
+        .pool
+        .run(&Buffer::new, &|buffer, job| hashing.work(buffer, job));
+    let result = hashing.result.into_inner().expect("no thread is left");
+    let mut skipped = hashing.skipped.into_inner().expect("no thread is left");
+    skipped.sort();
+    result
+        .expect("the root's node is finished last, or there was an error")
+        .map(|digest| HashReport {
+            root: digest.to_hex(),
+            skipped,
+        })
+}
+
+/// A directory whose members are being hashed.
+struct Node {
+    above: Option<(Arc<Node>, Name)>,
+    entries: Mutex<Vec<NamedEntry>>,
+    /// Jobs and directories below that still have entries to add.
+    open: AtomicUsize,
+}
+
+impl Node {
+    /// With one job under way.
+    fn new(above: Option<(Arc<Node>, Name)>) -> Arc<Node> {
+        Arc::new(Node {
+            above,
+            entries: Mutex::default(),
+            open: AtomicUsize::new(1),
+        })
+    }
+
+    fn begin(&self) {
+        self.open.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn add(&self, name: Name, entry: Entry) {
+        let mut entries = self.entries.lock().expect("not poisoned");
+        entries.push(NamedEntry { name, entry });
+    }
+}
+
+enum Job {
+    Dir(RelPath, Arc<Node>),
+    Part(RelPath, Arc<Node>, Vec<Name>),
+    Long(RelPath, Arc<Node>, Name),
+}
+
+struct Hashing<'a> {
+    root: &'a Root,
+    pool: Pool<Job>,
+    skipped: Mutex<Vec<(Vec<u8>, String)>>,
+    result: Mutex<Option<Result<Digest, DiskError>>>,
+}
+
+impl Hashing<'_> {
+    fn work(&self, buffer: &mut Buffer, job: Job) {
+        let (node, done) = match job {
+            Job::Dir(dir, node) => {
+                let done = self.dir(buffer, &dir, &node);
+                (node, done)
+            }
+            Job::Part(dir, node, names) => {
+                let done = self
+                    .open(&dir)
+                    .and_then(|open| self.members(buffer, &open, &dir, &node, names));
+                (node, done)
+            }
+            Job::Long(dir, node, name) => {
+                let done = self
+                    .open(&dir)
+                    .and_then(|open| self.file(buffer, &open, &dir, &node, name, None));
+                (node, done)
+            }
+        };
+        match done {
+            Ok(()) => self.finish(node),
+            Err(error) => {
+                self.result
+                    .lock()
+                    .expect("not poisoned")
+                    .get_or_insert(Err(error));
+                self.pool.stop();
+            }
+        }
+    }
+
+    /// One job of a directory is done; the last one makes it an entry of the directory above.
+    fn finish(&self, mut node: Arc<Node>) {
+        while node.open.fetch_sub(1, Ordering::AcqRel) == 1 {
+            let mut entries = std::mem::take(&mut *node.entries.lock().expect("not poisoned"));
+            entries.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+            let digest = tree::write(&entries, &mut |_, _| {});
+            match &node.above {
+                Some((above, name)) => {
+                    above.add(name.clone(), Entry::Dir { digest });
+                    node = above.clone();
+                }
+                None => {
+                    self.result
+                        .lock()
+                        .expect("not poisoned")
+                        .get_or_insert(Ok(digest));
+                    return;
+                }
+            }
+        }
+    }
+
+    fn dir(&self, buffer: &mut Buffer, dir: &RelPath, node: &Arc<Node>) -> Result<(), DiskError> {
+        let open = self.open(dir)?;
+        let listed = open.entries().map_err(|e| self.failed("read", dir, e))?;
+        let mut names = Vec::with_capacity(listed.len());
+        for (name, _) in listed {
+            match Name::new(&name) {
+                Ok(name) => names.push(name),
+                Err(PathError::Reserved) if dir.is_root() && name == OWN_DIR.as_bytes() => {}
+                Err(reason) => {
+                    let mut path = dir.as_bytes().to_vec();
+                    if !dir.is_root() {
+                        path.push(b'/');
+                    }
+                    path.extend_from_slice(&name);
+                    self.skip(path, reason.to_string());
+                }
+            }
+        }
+        names.sort_unstable();
+        names.dedup();
+        while names.len() > PART {
+            let part = names.split_off(names.len() - PART);
+            node.begin();
+            self.pool.push(Job::Part(dir.clone(), node.clone(), part));
+        }
+        self.members(buffer, &open, dir, node, names)
+    }
+
+    fn members(
+        &self,
+        buffer: &mut Buffer,
+        open: &Dir,
+        dir: &RelPath,
+        node: &Arc<Node>,
+        names: Vec<Name>,
+    ) -> Result<(), DiskError> {
+        let room = MAX_PATH.saturating_sub(dir.as_bytes().len() + 1);
+        let deepest = dir.depth() >= MAX_DEPTH;
+        let mut files = Vec::new();
+        for name in names {
+            let path = || dir.join(&name);
+            if deepest || name.as_bytes().len() > room {
+                self.skip(
+                    path().into(),
+                    "the path is too long or nested too deeply".to_owned(),
+                );
+                continue;
+            }
+            let stat = match open.stat(name.as_bytes()) {
+                Ok(Some(stat)) => stat,
+                Ok(None) => continue,
+                Err(e) => return Err(self.failed("look at", &path(), e)),
+            };
+            match stat.kind {
+                _ if stat.dev != open.dev() => {
+                    self.skip(path().into(), "another file system is mounted there".to_owned());
+                }
+                Kind::Special(what) => self.skip(path().into(), format!("it is a {what}")),
+                Kind::Dir => {
+                    node.begin();
+                    let below = Node::new(Some((node.clone(), name.clone())));
+                    self.pool.push(Job::Dir(path(), below));
+                }
+                Kind::Symlink => {
+                    let target = open
+                        .read_link(name.as_bytes())
+                        .map_err(|e| self.failed("read the link", &path(), e))?;
+                    if target.len() < MAX_PATH {
+                        let target = target.into();
+                        node.add(name, Entry::Symlink { target });
+                    } else {
+                        self.skip(path().into(), "it points to a path that is too long".to_owned());
+                    }
+                }
+                Kind::File if stat.fingerprint.size > LONG => {
+                    node.begin();
+                    self.pool.push_long(Job::Long(dir.clone(), node.clone(), name));
+                }
+                Kind::File => files.push((name, stat)),
+            }
+        }
+        files
+            .into_iter()
+            .try_for_each(|(name, stat)| self.file(buffer, open, dir, node, name, Some(stat)))
+    }
+
+    fn file(
+        &self,
+        buffer: &mut Buffer,
+        open: &Dir,
+        dir: &RelPath,
+        node: &Node,
+        name: Name,
+        stat: Option<Stat>,
+    ) -> Result<(), DiskError> {
+        let content = open
+            .hash(name.as_bytes(), stat, buffer, None, &mut |_| true)
+            .map_err(|e| self.failed("read", &dir.join(&name), e))?;
+        match content {
+            Content::Is { digest, stat } => {
+                let (size, exec) = (stat.fingerprint.size, stat.is_exec());
+                node.add(name, Entry::File { digest, size, exec });
+                Ok(())
+            }
+            Content::Gone => Ok(()),
+            Content::Changing | Content::Stopped => Err(DiskError::Unfit {
+                path: self.root.display(&dir.join(&name)),
+                problem: "is being written",
+                hint: "try again when it is not",
+            }),
+        }
+    }
+
+    fn open(&self, dir: &RelPath) -> Result<Dir, DiskError> {
+        self.root.dir(dir).map_err(|e| self.failed("open", dir, e))
+    }
+
+    fn skip(&self, path: Vec<u8>, reason: String) {
+        let mut skipped = self.skipped.lock().expect("not poisoned");
+        skipped.push((path, reason));
+    }
+
+    fn failed(&self, what: &'static str, path: &RelPath, source: std::io::Error) -> DiskError {
+        let hint = match source.kind() {
+            std::io::ErrorKind::PermissionDenied => "make it readable for you",
+            std::io::ErrorKind::NotFound => "it was there a moment ago; try again",
+            _ => "check the disk",
+        };
+        DiskError::Io {
+            what,
+            path: self.root.display(path),
+            source,
+            hint,
+        }
+    }
+}

@@ -1,0 +1,24 @@
+//! alike's I/O and time: looks at folders, talks to devices, applies what was agreed. It never prints and
+//! never reads the environment; the command does both.
+
+mod apply;
+pub mod config;
+pub mod control;
+mod disk;
+mod endpoint;
+pub mod engine;
+pub mod error;
+mod fetch;
+mod folder;
+mod hash;
+mod outboard;
+mod pairing;
+mod peer;
+mod scan;
+mod serve;
+pub mod status;
+mod ticket;
+mod watch;
+mod wire;
+
+pub use hash::{HashReport, hash_dir};

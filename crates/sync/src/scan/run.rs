@@ -1,0 +1,546 @@
+//! The walk: targets become jobs, directories are compared with the index, files are hashed. Never looks at
+//! one name itself (that is `look`).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use alike_core::path::{MAX_DEPTH, MAX_PATH, Name, OWN_DIR, PathError, RelPath};
+use alike_core::record::Value;
+use alike_store::IndexRow;
+use rustix::io::Errno;
+
+use super::batch::Batches;
+use super::look::{self, Clock, Look};
+use super::pool::Pool;
+use super::{Finding, Found, Scan, ScanError, ScanReport, Target};
+use crate::disk::{Buffer, Dir, Kind, Stat};
+
+/// Members of a directory that are one job; a directory with more is shared by the threads.
+const PART: usize = 512;
+/// A file over this many bytes is a job of its own.
+const LONG: u64 = 4 * 1024 * 1024;
+/// How often a directory that changes while it is listed is listed again.
+const LIST_TRIES: usize = 3;
+/// How coarse the times of most file systems are: a tick of the kernel (ns).
+const GRAIN: i64 = 10_000_000;
+/// And of those that keep even seconds, or whose times come from elsewhere (ns).
+const COARSE_GRAIN: i64 = 2_000_000_000;
+
+/// How far to look into a member that the index knows as the directory it is. Any other directory is looked
+/// through wholly.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Depth {
+    /// Wholly.
+    Tree,
+    /// Its members.
+    Members,
+    /// Not at all.
+    Itself,
+}
+
+/// A member of a directory, with what the index says.
+struct Member {
+    name: Name,
+    base: Option<IndexRow>,
+}
+
+enum Job {
+    /// Some paths in one directory.
+    Paths(RelPath, Vec<Target>),
+    /// Read a directory.
+    Dir(RelPath, Depth),
+    /// Look at some of its members.
+    Part(RelPath, Depth, Vec<Member>),
+    /// Hash one large file.
+    Long(RelPath, Member),
+}
+
+/// What is gone, until the end of the run.
+enum Gone {
+    /// The path and all rows below it.
+    Path(RelPath, Option<IndexRow>),
+    /// The path is a file or link now: the rows below it.
+    Below(RelPath),
+}
+
+impl Gone {
+    fn path(&self) -> &RelPath {
+        match self {
+            Gone::Path(path, _) | Gone::Below(path) => path,
+        }
+    }
+}
+
+struct Run<'a> {
+    scan: &'a Scan<'a>,
+    clock: Clock,
+    pool: Pool<Job>,
+    batches: Batches<'a>,
+    gone: Mutex<Vec<Gone>>,
+    error: Mutex<Option<ScanError>>,
+    files: AtomicU64,
+    dirs: AtomicU64,
+    hashed: AtomicU64,
+}
+
+pub(super) fn run(
+    scan: &Scan<'_>,
+    targets: Vec<Target>,
+    out: &(dyn Fn(Vec<Found>) + Sync),
+) -> Result<ScanReport, ScanError> {
+    scan.root.check_known().map_err(ScanError::Root)?;
+    let run = Run {
+        scan,
+        clock: Clock {
+            start: now_ns(),
+            grain: grain(scan),
+        },
+        pool: Pool::new(),
+        batches: Batches::new(out),
+        gone: Mutex::default(),
+        error: Mutex::default(),
+        files: AtomicU64::new(0),
+        dirs: AtomicU64::new(0),
+        hashed: AtomicU64::new(0),
+    };
+    run.begin(targets);
+    run.pool.run(&Buffer::new, &|buffer, job| run.work(buffer, job));
+    let gone = run.gone.lock().expect("no thread is left").drain(..).collect();
+    if let Some(error) = run.error.lock().expect("no thread is left").take() {
+        run.batches.flush();
+        return Err(error);
+    }
+    let complete = !(scan.cancelled)();
+    let gone_dirs = if complete {
+        run.report_gone(gone)?
+    } else {
+        Vec::new()
+    };
+    run.batches.flush();
+    Ok(ScanReport {
+        files: run.files.into_inner(),
+        dirs: run.dirs.into_inner(),
+        hashed_bytes: run.hashed.into_inner(),
+        complete,
+        gone_dirs,
+    })
+}
+
+fn now_ns() -> i64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |d| i64::try_from(d.as_nanos()).unwrap_or(i64::MAX))
+}
+
+/// FAT, exFAT, HFS+, SMB, NFS and FUSE: even seconds, or another machine's clock.
+fn grain(scan: &Scan<'_>) -> i64 {
+    const COARSE: [u32; 8] = [
+        0x4d44,
+        0x2011_bab0,
+        0x482b,
+        0x517b,
+        0xff53_4d42,
+        0xfe53_4d42,
+        0x6969,
+        0x6573_5546,
+    ];
+    match scan.root.file_system() {
+        Some(magic) if !COARSE.contains(&magic) => GRAIN,
+        _ => COARSE_GRAIN,
+    }
+}
+
+impl Run<'_> {
+    /// Sorts the targets into jobs: one a directory, none within another.
+    fn begin(&self, targets: Vec<Target>) {
+        let trees: BTreeSet<RelPath> = targets
+            .iter()
+            .filter_map(|target| match target {
+                Target::Tree(path) => Some(path.clone()),
+                Target::Path(_) => None,
+            })
+            .collect();
+        let in_tree = |path: &RelPath| ancestors(path).any(|above| trees.contains(&above));
+        let mut by_dir: BTreeMap<RelPath, BTreeSet<Target>> = BTreeMap::new();
+        for target in targets {
+            let (path, depth) = match &target {
+                Target::Path(path) if trees.contains(path) => continue,
+                Target::Path(path) => (path, Depth::Members),
+                Target::Tree(path) => (path, Depth::Tree),
+            };
+            if in_tree(path) {
+                continue;
+            }
+            match path.parent() {
+                Some(dir) => {
+                    by_dir.entry(dir).or_default().insert(target);
+                }
+                None if depth == Depth::Tree => self.pool.push(Job::Dir(RelPath::root(), Depth::Tree)),
+                None => self.pool.push(Job::Dir(RelPath::root(), Depth::Itself)),
+            }
+        }
+        for (dir, targets) in by_dir {
+            let mut targets: Vec<_> = targets.into_iter().collect();
+            while !targets.is_empty() {
+                let rest = targets.split_off(targets.len().min(PART));
+                self.pool.push(Job::Paths(dir.clone(), targets));
+                targets = rest;
+            }
+        }
+    }
+
+    fn work(&self, buffer: &mut Buffer, job: Job) {
+        if (self.scan.cancelled)() {
+            self.pool.stop();
+            return;
+        }
+        self.batches.tick();
+        let done = match job {
+            Job::Paths(dir, targets) => self.paths(buffer, &dir, targets),
+            Job::Dir(dir, depth) => self.dir(buffer, &dir, depth),
+            Job::Part(dir, depth, members) => match self.scan.root.dir(&dir) {
+                Ok(open) => {
+                    self.members(buffer, &open, &dir, depth, members);
+                    Ok(())
+                }
+                Err(e) => {
+                    self.no_dir(dir, &e);
+                    Ok(())
+                }
+            },
+            Job::Long(dir, member) => {
+                match self.scan.root.dir(&dir) {
+                    Ok(open) => self.content(buffer, &open, &dir, member, None),
+                    Err(e) => self.no_dir(dir, &e),
+                }
+                Ok(())
+            }
+        };
+        if let Err(error) = done {
+            self.error.lock().expect("not poisoned").get_or_insert(error);
+            self.pool.stop();
+        }
+    }
+
+    /// Looks at single paths of one directory.
+    fn paths(&self, buffer: &mut Buffer, dir: &RelPath, targets: Vec<Target>) -> Result<(), ScanError> {
+        let open = match self.scan.root.dir(dir) {
+            Ok(open) => open,
+            // What is above has changed: that is the news.
+            Err(e) if is_vanished(&e) && !dir.is_root() => {
+                let (above, _) = dir.split().expect("it is not the root");
+                return self.paths(buffer, &above, vec![Target::Path(dir.clone())]);
+            }
+            Err(e) => {
+                self.no_dir(dir.clone(), &e);
+                return Ok(());
+            }
+        };
+        for target in targets {
+            let (path, depth) = match target {
+                Target::Path(path) => (path, Depth::Members),
+                Target::Tree(path) => (path, Depth::Tree),
+            };
+            let Some((_, name)) = path.split() else { continue };
+            let base = self.scan.snapshot.index(self.scan.folder, &path)?;
+            self.members(buffer, &open, dir, depth, vec![Member { name, base }]);
+        }
+        Ok(())
+    }
+
+    /// Reads one directory and looks at its members.
+    fn dir(&self, buffer: &mut Buffer, dir: &RelPath, depth: Depth) -> Result<(), ScanError> {
+        (self.scan.on_dir)(dir);
+        let (open, names) = match self.scan.root.dir(dir).and_then(|open| {
+            let names = list(&open)?;
+            Ok((open, names))
+        }) {
+            Ok(listed) => listed,
+            Err(e) => {
+                self.no_dir(dir.clone(), &e);
+                return Ok(());
+            }
+        };
+        self.dirs.fetch_add(1, Ordering::Relaxed);
+        let names = self.check_names(dir, names);
+        let rows = self.scan.snapshot.index_dir(self.scan.folder, dir)?;
+        let mut members = self.join(dir, names, rows);
+        while members.len() > PART {
+            let part = members.split_off(members.len() - PART);
+            self.pool.push(Job::Part(dir.clone(), depth, part));
+        }
+        self.members(buffer, &open, dir, depth, members);
+        Ok(())
+    }
+
+    /// Takes out what is no name of ours; sorts.
+    fn check_names(&self, dir: &RelPath, names: Vec<Vec<u8>>) -> Vec<Name> {
+        let mut good = Vec::with_capacity(names.len());
+        for name in names {
+            match Name::new(&name) {
+                Ok(name) => good.push(name),
+                Err(PathError::Reserved) if dir.is_root() && name == OWN_DIR.as_bytes() => {}
+                Err(reason) => self.batches.push(Found::Unnamable {
+                    dir: dir.clone(),
+                    name,
+                    reason: reason.to_string(),
+                }),
+            }
+        }
+        good.sort_unstable();
+        good.dedup();
+        good
+    }
+
+    /// Names on disk with rows of the index; rows without a name are gone.
+    fn join(&self, dir: &RelPath, names: Vec<Name>, rows: Vec<(Name, IndexRow)>) -> Vec<Member> {
+        let mut rows = rows.into_iter().peekable();
+        let mut members = Vec::with_capacity(names.len());
+        for name in names {
+            while let Some((gone, row)) = rows.next_if(|(row, _)| *row < name) {
+                self.gone(Gone::Path(dir.join(&gone), Some(row)));
+            }
+            let base = rows.next_if(|(row, _)| *row == name).map(|(_, row)| row);
+            members.push(Member { name, base });
+        }
+        for (gone, row) in rows {
+            self.gone(Gone::Path(dir.join(&gone), Some(row)));
+        }
+        members
+    }
+
+    /// Looks at members: directories first, so that other threads have something to do.
+    fn members(&self, buffer: &mut Buffer, open: &Dir, dir: &RelPath, depth: Depth, members: Vec<Member>) {
+        let (room, deepest) = (
+            MAX_PATH.saturating_sub(dir.as_bytes().len() + 1),
+            dir.depth() >= MAX_DEPTH,
+        );
+        let mut files = 0;
+        let mut to_hash = Vec::new();
+        for member in members {
+            let name = member.name.as_bytes();
+            if deepest || name.len() > room {
+                self.batches.push(look::too_long(dir.join(&member.name)));
+                continue;
+            }
+            let stat = match open.stat(name) {
+                Ok(Some(stat)) => stat,
+                Ok(None) => {
+                    self.gone_member(dir, member);
+                    continue;
+                }
+                Err(e) => {
+                    self.batches.push(look::unreadable(dir.join(&member.name), &e));
+                    continue;
+                }
+            };
+            match stat.kind {
+                _ if stat.dev != open.dev() => self.batches.push(look::elsewhere(dir.join(&member.name))),
+                Kind::Special(what) => self.batches.push(look::special(dir.join(&member.name), what)),
+                Kind::Dir => self.subdir(dir, depth, member, &stat),
+                Kind::File | Kind::Symlink => {
+                    files += 1;
+                    if look::is_unchanged(&stat, member.base.as_ref()) {
+                        continue;
+                    }
+                    if stat.kind == Kind::File && stat.fingerprint.size > LONG {
+                        self.pool.push_long(Job::Long(dir.clone(), member));
+                    } else {
+                        to_hash.push((member, stat));
+                    }
+                }
+            }
+        }
+        self.files.fetch_add(files, Ordering::Relaxed);
+        for (member, stat) in to_hash {
+            if stat.kind == Kind::File {
+                self.content(buffer, open, dir, member, Some(stat));
+            } else {
+                let path = dir.join(&member.name);
+                let had_dir = is_dir_row(member.base.as_ref());
+                let look = look::of_link(open, &member.name, path.clone(), member.base, self.clock);
+                self.looked(path, had_dir, look);
+            }
+            if (self.scan.cancelled)() {
+                return;
+            }
+        }
+    }
+
+    fn subdir(&self, dir: &RelPath, depth: Depth, member: Member, stat: &Stat) {
+        let path = dir.join(&member.name);
+        // Before its members can be found by another thread.
+        let known = match look::of_dir(path.clone(), stat, member.base) {
+            Some(found) => {
+                self.batches.push(found);
+                false
+            }
+            None => true,
+        };
+        match depth {
+            Depth::Members if known => self.pool.push(Job::Dir(path, Depth::Itself)),
+            Depth::Itself if known => {}
+            _ => self.pool.push(Job::Dir(path, Depth::Tree)),
+        }
+    }
+
+    /// Hashes one file; `stat` is what it was a moment ago.
+    fn content(&self, buffer: &mut Buffer, open: &Dir, dir: &RelPath, member: Member, stat: Option<Stat>) {
+        let path = dir.join(&member.name);
+        let had_dir = is_dir_row(member.base.as_ref());
+        let mut tick = |bytes| {
+            self.hashed.fetch_add(bytes, Ordering::Relaxed);
+            self.batches.tick();
+            !(self.scan.cancelled)()
+        };
+        let content = open.hash(
+            member.name.as_bytes(),
+            stat,
+            buffer,
+            self.scan.keep_outboards,
+            &mut tick,
+        );
+        self.looked(
+            path.clone(),
+            had_dir,
+            look::of_content(path, content, member.base, self.clock),
+        );
+    }
+
+    fn looked(&self, path: RelPath, had_dir: bool, look: Look) {
+        match look {
+            Look::Found(Some(found)) => {
+                if had_dir && matches!(found, Found::Changed(_)) {
+                    self.gone(Gone::Below(path));
+                }
+                self.batches.push(found);
+            }
+            Look::Found(None) | Look::Stopped => {}
+            Look::Gone(Some(base)) => self.gone(Gone::Path(path, Some(base))),
+            Look::Gone(None) => {}
+        }
+    }
+
+    fn gone_member(&self, dir: &RelPath, member: Member) {
+        // Without a row of its own there may still be rows below it.
+        self.gone(Gone::Path(dir.join(&member.name), member.base));
+    }
+
+    fn gone(&self, gone: Gone) {
+        self.gone.lock().expect("not poisoned").push(gone);
+    }
+
+    /// A directory cannot be read: nothing is known of what is below it.
+    fn no_dir(&self, dir: RelPath, e: &io::Error) {
+        self.batches.push(if is_vanished(e) {
+            Found::Busy(dir)
+        } else if Errno::from_io_error(e) == Some(Errno::XDEV) {
+            look::elsewhere(dir)
+        } else {
+            look::unreadable(dir, e)
+        });
+    }
+
+    /// At the end: what is still gone, with all that the index has below it, deepest first. Returns the
+    /// directories among it.
+    fn report_gone(&self, mut gone: Vec<Gone>) -> Result<Vec<RelPath>, ScanError> {
+        if gone.is_empty() {
+            return Ok(Vec::new());
+        }
+        // A root that was unmounted or replaced meanwhile looks empty.
+        self.scan.root.check_known().map_err(|reason| {
+            self.batches.flush();
+            ScanError::Root(reason)
+        })?;
+        gone.sort_by(|a, b| a.path().cmp(b.path()));
+        let mut dirs = BTreeSet::new();
+        let mut last = None;
+        for gone in gone {
+            let path = gone.path().clone();
+            if last.as_ref() == Some(&path) || ancestors(&path).any(|above| dirs.contains(&above)) {
+                continue;
+            }
+            last = Some(path.clone());
+            if !self.is_still_gone(&gone) {
+                continue;
+            }
+            let (own, was_dir) = match gone {
+                Gone::Path(_, own) => (own, None),
+                Gone::Below(_) => (None, Some(true)),
+            };
+            let may_have_rows = own.as_ref().is_none_or(|row| row.mat.value == Value::Dir);
+            let was_dir = was_dir.unwrap_or(is_dir_row(own.as_ref()));
+            let mut rows = Vec::new();
+            if may_have_rows {
+                rows = self.scan.snapshot.index_below(self.scan.folder, &path)?;
+                rows.retain(|(below, _)| *below != path);
+                rows.sort_by(|a, b| b.0.cmp(&a.0));
+                if was_dir || !rows.is_empty() {
+                    dirs.insert(path.clone());
+                }
+            }
+            rows.extend(own.map(|row| (path, row)));
+            for (path, base) in rows {
+                self.batches.push(Found::Changed(Finding {
+                    path,
+                    seen: None,
+                    racy: false,
+                    base: Some(base),
+                    mtime: 0,
+                }));
+            }
+        }
+        Ok(dirs.into_iter().collect())
+    }
+
+    /// Looks again, now that everything else was looked at.
+    fn is_still_gone(&self, gone: &Gone) -> bool {
+        let path = gone.path();
+        match (self.scan.root.stat(path), gone) {
+            (Ok(None), _) => true,
+            (Ok(Some(stat)), Gone::Below(_)) if stat.kind != Kind::Dir => true,
+            (Ok(Some(_)), _) => {
+                self.batches.push(Found::Busy(path.clone()));
+                false
+            }
+            (Err(e), _) => {
+                self.batches.push(look::unreadable(path.clone(), &e));
+                false
+            }
+        }
+    }
+}
+
+fn ancestors(path: &RelPath) -> impl Iterator<Item = RelPath> {
+    std::iter::successors(path.parent(), RelPath::parent)
+}
+
+fn is_dir_row(row: Option<&IndexRow>) -> bool {
+    row.is_some_and(|row| row.mat.value == Value::Dir)
+}
+
+/// Is it not a directory (any more)? Then there is no telling what it is.
+fn is_vanished(e: &io::Error) -> bool {
+    matches!(
+        Errno::from_io_error(e),
+        Some(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::AGAIN)
+    )
+}
+
+/// The names in a directory, from one moment in which none came or went, as far as its times tell.
+fn list(open: &Dir) -> io::Result<Vec<Vec<u8>>> {
+    let mut before = open.stat_self()?;
+    let mut names = Vec::new();
+    for _ in 0..LIST_TRIES {
+        names = open.entries()?.into_iter().map(|(name, _)| name).collect();
+        let after = open.stat_self()?;
+        if after == before {
+            break;
+        }
+        before = after;
+    }
+    Ok(names)
+}

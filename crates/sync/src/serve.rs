@@ -1,0 +1,251 @@
+//! Answers a peer's requests: tree nodes, small blobs, ranges of big ones. Serves only folders the peer is
+//! granted, and only bytes that it has verified. Never changes anything.
+
+use std::collections::{HashMap, HashSet};
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, RwLock};
+
+use alike_core::digest::Digest;
+use alike_core::ids::FolderId;
+use alike_core::message::{MAX_NODE, MISSING, Request, SMALL_BLOB};
+use alike_core::tree::Nodes;
+use alike_store::Snapshot;
+use bytes::Bytes;
+use iroh::EndpointId;
+use iroh::endpoint::{RecvStream, SendStream};
+use tokio::sync::mpsc;
+
+use crate::folder::Place;
+use crate::outboard;
+use crate::wire::{self, WireError};
+
+/// Blobs are read this many bytes ahead of the wire, in groups.
+const READ_AHEAD: usize = 1 << 20;
+/// Groups waiting between the disk and the wire.
+const GROUPS: usize = 4;
+/// How many places of one content are tried before it counts as missing.
+const PLACES: usize = 8;
+
+/// What is served to whom: written by the engine, read by request tasks.
+#[derive(Debug, Default)]
+pub(crate) struct Served(RwLock<HashMap<FolderId, (Arc<Place>, HashSet<EndpointId>)>>);
+
+impl Served {
+    pub(crate) fn replace(&self, table: HashMap<FolderId, (Arc<Place>, HashSet<EndpointId>)>) {
+        *self.0.write().expect("the table's lock is never poisoned") = table;
+    }
+
+    fn folder(&self, id: &FolderId, device: &EndpointId) -> Option<Arc<Place>> {
+        let table = self.0.read().expect("the table's lock is never poisoned");
+        table
+            .get(id)
+            .filter(|(_, devices)| devices.contains(device))
+            .map(|(place, _)| place.clone())
+    }
+}
+
+/// Answers one request stream.
+pub(crate) async fn answer(
+    device: EndpointId,
+    mut send: SendStream,
+    mut recv: RecvStream,
+    served: &Served,
+) -> Result<(), WireError> {
+    let Some(request) = wire::recv::<Request>(&mut recv).await? else {
+        return Ok(());
+    };
+    let folder = match &request {
+        Request::Nodes { folder, .. } | Request::Blobs { folder, .. } | Request::Range { folder, .. } => {
+            folder
+        }
+    };
+    let Some(place) = served.folder(folder, &device) else {
+        // Not shared with this device, or paused: the stream's early end says "not from here".
+        let _ = send.reset(0u32.into());
+        return Ok(());
+    };
+    let (out, mut ready) = mpsc::channel::<Bytes>(GROUPS);
+    let counted = place.clone();
+    let counts = !matches!(request, Request::Nodes { .. });
+    let produce = tokio::task::spawn_blocking(move || produce(&place, request, &out));
+    while let Some(bytes) = ready.recv().await {
+        if counts {
+            counted
+                .traffic
+                .sent
+                .fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        }
+        send.write_chunk(bytes).await.map_err(WireError::lost)?;
+    }
+    match produce.await.map_err(WireError::lost)? {
+        Ok(()) => {
+            let _ = send.finish();
+        }
+        Err(error) => {
+            tracing::debug!("serving: {error}");
+            let _ = send.reset(1u32.into());
+        }
+    }
+    Ok(())
+}
+
+/// Content bytes since the engine started.
+#[derive(Debug, Default)]
+pub(crate) struct Traffic {
+    pub(crate) sent: AtomicU64,
+    pub(crate) received: AtomicU64,
+}
+
+/// Reads what was asked for, on a blocking thread; `out` carries it to the wire.
+fn produce(place: &Place, request: Request, out: &mpsc::Sender<Bytes>) -> io::Result<()> {
+    let snapshot = place.store.snapshot().map_err(io::Error::other)?;
+    match request {
+        Request::Nodes { digests, .. } => {
+            let mut group = Group::new(out);
+            for digest in digests {
+                let node = snapshot.node(&digest).map_err(io::Error::other)?;
+                group.put(node.as_deref().filter(|bytes| bytes.len() <= MAX_NODE))?;
+            }
+            group.flush()
+        }
+        Request::Blobs { digests, .. } => {
+            let mut group = Group::new(out);
+            for digest in digests {
+                group.put(read_small(place, &snapshot, &digest).as_deref())?;
+            }
+            group.flush()
+        }
+        Request::Range {
+            digest,
+            size,
+            start,
+            len,
+            ..
+        } => send_range(place, &snapshot, &digest, size, start, len, out),
+    }
+}
+
+/// Length-prefixed things, gathered to chunks worth sending.
+struct Group<'a> {
+    bytes: Vec<u8>,
+    out: &'a mpsc::Sender<Bytes>,
+}
+
+impl<'a> Group<'a> {
+    fn new(out: &'a mpsc::Sender<Bytes>) -> Self {
+        Group {
+            bytes: Vec::with_capacity(64 << 10),
+            out,
+        }
+    }
+
+    fn put(&mut self, thing: Option<&[u8]>) -> io::Result<()> {
+        match thing {
+            Some(bytes) => {
+                self.bytes.extend_from_slice(&(bytes.len() as u32).to_le_bytes());
+                self.bytes.extend_from_slice(bytes);
+            }
+            None => self.bytes.extend_from_slice(&MISSING.to_le_bytes()),
+        }
+        if self.bytes.len() >= READ_AHEAD {
+            self.flush()
+        } else {
+            Ok(())
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        let bytes = std::mem::take(&mut self.bytes);
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        self.out
+            .blocking_send(bytes.into())
+            .map_err(|_| io::Error::other("the peer stopped listening"))
+    }
+}
+
+/// A small blob from wherever it lives, verified; `None` if it is nowhere any more.
+fn read_small(place: &Place, snapshot: &Snapshot, digest: &Digest) -> Option<Vec<u8>> {
+    for file in open_places(place, snapshot, digest) {
+        let Ok(meta) = file.metadata() else { continue };
+        if meta.len() > SMALL_BLOB {
+            continue;
+        }
+        let mut bytes = Vec::with_capacity(meta.len() as usize + 1);
+        let read = io::Read::read_to_end(&mut io::Read::take(&file, SMALL_BLOB + 1), &mut bytes);
+        if read.is_ok() && Digest::of(&bytes) == *digest {
+            return Some(bytes);
+        }
+    }
+    None
+}
+
+/// Every file that should hold this content: where the index says, then the displaced versions. Whether it
+/// does is for the reader to verify.
+fn open_places<'a>(
+    place: &'a Place,
+    snapshot: &'a Snapshot,
+    digest: &'a Digest,
+) -> impl Iterator<Item = std::fs::File> + 'a {
+    let live = snapshot.blob_places(digest, PLACES).unwrap_or_default();
+    live.into_iter()
+        .filter(|(key, _)| *key == place.key)
+        .filter_map(|(_, path)| place.root.open_file(&path).ok())
+        .chain(std::iter::once_with(|| place.root.open_object(digest).ok().flatten()).flatten())
+}
+
+fn send_range(
+    place: &Place,
+    snapshot: &Snapshot,
+    digest: &Digest,
+    size: u64,
+    start: u64,
+    len: u64,
+    out: &mpsc::Sender<Bytes>,
+) -> io::Result<()> {
+    let stopped = |_| io::Error::other("the peer stopped listening");
+    for file in open_places(place, snapshot, digest) {
+        if file.metadata()?.len() != size {
+            continue;
+        }
+        let Some(tree) = outboard::load_or_make(&place.outboards, &file, size, digest)? else {
+            continue;
+        };
+        out.blocking_send(Bytes::from_static(&[1])).map_err(stopped)?;
+        let mut writer = ToWire {
+            bytes: Vec::with_capacity(READ_AHEAD),
+            out,
+        };
+        outboard::encode_range(&file, &tree, start, len, &mut writer)?;
+        return io::Write::flush(&mut writer);
+    }
+    out.blocking_send(Bytes::from_static(&[0])).map_err(stopped)
+}
+
+/// Gathers small writes to chunks worth sending.
+struct ToWire<'a> {
+    bytes: Vec<u8>,
+    out: &'a mpsc::Sender<Bytes>,
+}
+
+impl io::Write for ToWire<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.bytes.extend_from_slice(bytes);
+        if self.bytes.len() >= READ_AHEAD {
+            self.flush()?;
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        let bytes = std::mem::replace(&mut self.bytes, Vec::with_capacity(READ_AHEAD));
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        self.out
+            .blocking_send(bytes.into())
+            .map_err(|_| io::Error::other("the peer stopped listening"))
+    }
+}

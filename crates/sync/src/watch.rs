@@ -1,0 +1,291 @@
+//! Watches on the directories of a folder: hints where to look, never facts. Switched off, a full scan finds
+//! the same. Never reads a directory itself and never decides when to scan.
+//!
+//! Watches are put on directories one by one, by the scan, before it reads each of them: what changes after
+//! that gives a hint, what changed before is seen. The kernel watches inodes, so a directory that is moved
+//! keeps its watch, under its old path here, until it is added under the new one. What to do after a scan:
+//! call [`Watch::remove_below`] for each of its `gone_dirs`. Nothing else: [`Watch::add`] has already given
+//! a moved directory its new path, and such a watch is not removed with the old one.
+//!
+//! This speaks inotify itself, because the `notify` crate also asks for `IN_OPEN`: every file that a scan
+//! reads would be an event, a scan of many files would overflow the queue, and an overflow asks for a scan.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use alike_core::path::{Name, OWN_DIR, RelPath};
+use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
+use rustix::io::Errno;
+
+use crate::disk::Root;
+
+/// Bytes of events read at once: a thousand or more.
+const EVENTS_BUFFER: usize = 64 * 1024;
+/// Begins the names of the files made for [`Watch::cookie`].
+const COOKIE: &str = "cookie-";
+
+/// What can mean a change of a directory's members. Not opening, reading or closing without a write.
+const CHANGES: WatchFlags = WatchFlags::CREATE
+    .union(WatchFlags::DELETE)
+    .union(WatchFlags::DELETE_SELF)
+    .union(WatchFlags::MODIFY)
+    .union(WatchFlags::CLOSE_WRITE)
+    .union(WatchFlags::ATTRIB)
+    .union(WatchFlags::MOVED_FROM)
+    .union(WatchFlags::MOVED_TO)
+    .union(WatchFlags::MOVE_SELF)
+    .union(WatchFlags::EXCL_UNLINK)
+    .union(WatchFlags::ONLYDIR);
+
+/// Where to look.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Hint {
+    /// Something about this path, or a name in this directory.
+    Dirty(RelPath),
+    /// Hints were lost: anything may have changed.
+    Overflow,
+    /// The cookie of this number: all hints of what happened before it are out.
+    Cookie(u64),
+    /// No more hints will come.
+    Failed(String),
+}
+
+/// Why a directory is not watched.
+#[derive(Debug, thiserror::Error)]
+pub enum WatchError {
+    /// The system has no more watches for this user.
+    #[error("no more watches: raise fs.inotify.max_user_watches")]
+    Limit,
+    /// It is not there, or no directory.
+    #[error("the directory is gone")]
+    Gone,
+    /// Anything else.
+    #[error("cannot watch: {0}")]
+    Other(#[source] io::Error),
+}
+
+/// The watches of one folder. Dropped, it gives no more hints.
+pub struct Watch {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    root: Root,
+    inotify: OwnedFd,
+    names: Mutex<Names>,
+    stopped: AtomicBool,
+}
+
+/// Which watch is of which directory. Locked while a watch is made, so that no event comes before its name.
+#[derive(Default)]
+struct Names {
+    by_wd: HashMap<i32, RelPath>,
+    by_path: BTreeMap<Vec<u8>, i32>,
+    /// The watch of `.alike`.
+    own: Option<i32>,
+}
+
+impl Watch {
+    /// Begins. `hints` is called from a thread of its own, which blocks while it does, and ends by itself
+    /// when the watch is dropped.
+    pub fn new(root: &Root, hints: impl Fn(Hint) + Send + 'static) -> Result<Watch, String> {
+        let inotify = inotify::init(CreateFlags::CLOEXEC).map_err(|errno| match errno {
+            Errno::MFILE => "no more watchers: raise fs.inotify.max_user_instances".to_owned(),
+            errno => format!("cannot watch: {errno}"),
+        })?;
+        let inner = Arc::new(Inner {
+            root: root.again().map_err(|e| format!("cannot watch: {e}"))?,
+            inotify,
+            names: Mutex::default(),
+            stopped: AtomicBool::new(false),
+        });
+        inner
+            .add_own()
+            .map_err(|e| format!("cannot watch {}/{OWN_DIR}: {e}", root.path().display()))?;
+        let thread = inner.clone();
+        std::thread::Builder::new()
+            .name("watch".to_owned())
+            .spawn(move || thread.read_events(&hints))
+            .map_err(|e| format!("cannot watch: {e}"))?;
+        Ok(Watch { inner })
+    }
+
+    /// Watches the directory that is at `dir` now. To be called before it is read. Cheap and harmless where
+    /// it is watched already; corrects the path of one that was moved here.
+    pub fn add(&self, dir: &RelPath) -> Result<(), WatchError> {
+        self.inner.add(dir)
+    }
+
+    /// Removes the watches of `dir` and all below it, but not of those that were added under another path
+    /// since they were moved away.
+    pub fn remove_below(&self, dir: &RelPath) {
+        let mut names = self.inner.names();
+        let mut below = dir.as_bytes().to_vec();
+        let mut wds: Vec<i32> = names.by_path.remove(&below).into_iter().collect();
+        if !dir.is_root() {
+            below.push(b'/');
+        }
+        let paths: Vec<Vec<u8>> = names
+            .by_path
+            .range(below.clone()..)
+            .take_while(|(path, _)| path.starts_with(&below))
+            .map(|(path, _)| path.clone())
+            .collect();
+        wds.extend(paths.iter().filter_map(|path| names.by_path.remove(path)));
+        for wd in wds {
+            names.by_wd.remove(&wd);
+            // It may be gone with its directory.
+            let _ = inotify::remove_watch(&self.inner.inotify, wd);
+        }
+    }
+
+    /// Makes and removes a file in `.alike`; [`Hint::Cookie`] comes after the hints of all that happened
+    /// before.
+    pub fn cookie(&self, n: u64) -> io::Result<()> {
+        self.inner.add_own().map_err(io::Error::from)?;
+        self.inner.root.touch_own(&format!("{COOKIE}{n}"))
+    }
+
+    /// How many directories are watched.
+    pub fn len(&self) -> usize {
+        self.inner.names().by_path.len()
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.inner.stopped.store(true, Ordering::Release);
+        // Removing a watch is itself an event, which wakes the thread.
+        let own = self.inner.names().own.take();
+        let woken = own.is_some_and(|wd| inotify::remove_watch(&self.inner.inotify, wd).is_ok());
+        if !woken && let Ok(wd) = inotify::add_watch(&self.inner.inotify, "/", WatchFlags::DELETE_SELF) {
+            let _ = inotify::remove_watch(&self.inner.inotify, wd);
+        }
+    }
+}
+
+impl Inner {
+    fn names(&self) -> MutexGuard<'_, Names> {
+        self.names.lock().expect("nothing panics with the names locked")
+    }
+
+    fn add(&self, dir: &RelPath) -> Result<(), WatchError> {
+        let open = self.root.watch_dir(dir).map_err(|e| watch_error(&e))?;
+        let mut names = self.names();
+        let wd = self.watch(&open, CHANGES).map_err(|errno| match errno {
+            Errno::NOSPC => WatchError::Limit,
+            errno => WatchError::Other(errno.into()),
+        })?;
+        if let Some(old_path) = names.by_wd.insert(wd, dir.clone())
+            && old_path != *dir
+            && names.by_path.get(old_path.as_bytes()) == Some(&wd)
+        {
+            names.by_path.remove(old_path.as_bytes());
+        }
+        if let Some(old_wd) = names.by_path.insert(dir.as_bytes().to_vec(), wd)
+            && old_wd != wd
+        {
+            // Another directory was here, and may live on elsewhere: its events are not about this path.
+            names.by_wd.remove(&old_wd);
+            let _ = inotify::remove_watch(&self.inotify, old_wd);
+        }
+        Ok(())
+    }
+
+    /// Watches `.alike`, for cookies alone.
+    fn add_own(&self) -> rustix::io::Result<()> {
+        let open = self.root.own_dir_fd()?;
+        let mut names = self.names();
+        let wd = self.watch(&open, WatchFlags::CREATE | WatchFlags::ONLYDIR)?;
+        names.own = Some(wd);
+        Ok(())
+    }
+
+    /// By way of the open directory, not of its path: that may lead elsewhere by now.
+    fn watch(&self, dir: &impl AsFd, flags: WatchFlags) -> rustix::io::Result<i32> {
+        let path = format!("/proc/self/fd/{}", dir.as_fd().as_raw_fd());
+        inotify::add_watch(&self.inotify, path, flags)
+    }
+
+    fn read_events(&self, hints: &dyn Fn(Hint)) {
+        let mut buffer = vec![MaybeUninit::uninit(); EVENTS_BUFFER];
+        let mut reader = inotify::Reader::new(&self.inotify, &mut buffer);
+        // What was said since the last read need not be said again before the next one.
+        let mut said = HashSet::new();
+        loop {
+            if reader.is_buffer_empty() {
+                said.clear();
+            }
+            let hint = match reader.next() {
+                _ if self.stopped.load(Ordering::Acquire) => return,
+                Ok(event) => self.hint(
+                    event.wd(),
+                    event.events(),
+                    event.file_name().map(|n| n.to_bytes()),
+                ),
+                Err(Errno::INTR) => None,
+                Err(errno) => {
+                    hints(Hint::Failed(format!("watching stopped: {errno}")));
+                    return;
+                }
+            };
+            match hint {
+                Some(Hint::Dirty(path)) => {
+                    if said.insert(path.clone()) {
+                        hints(Hint::Dirty(path));
+                    }
+                }
+                Some(other) => hints(other),
+                None => {}
+            }
+        }
+    }
+
+    fn hint(&self, wd: i32, events: ReadFlags, name: Option<&[u8]>) -> Option<Hint> {
+        if events.contains(ReadFlags::QUEUE_OVERFLOW) {
+            return Some(Hint::Overflow);
+        }
+        let mut names = self.names();
+        if names.own == Some(wd) {
+            if events.contains(ReadFlags::IGNORED) {
+                names.own = None;
+            }
+            let number = name?.strip_prefix(COOKIE.as_bytes())?;
+            return Some(Hint::Cookie(std::str::from_utf8(number).ok()?.parse().ok()?));
+        }
+        let dir = names.by_wd.get(&wd)?.clone();
+        if events.contains(ReadFlags::IGNORED) {
+            names.by_wd.remove(&wd);
+            if names.by_path.get(dir.as_bytes()) == Some(&wd) {
+                names.by_path.remove(dir.as_bytes());
+            }
+            return None;
+        }
+        let Some(name) = name else {
+            // About the directory itself. Its parent's watch says so too, but for the root, and where it
+            // takes the whole directory with it.
+            let ends = ReadFlags::DELETE_SELF | ReadFlags::UNMOUNT;
+            return (dir.is_root() || events.intersects(ends)).then_some(Hint::Dirty(dir));
+        };
+        match Name::new(name).map(|name| dir.join(&name)) {
+            Ok(path) if path.fits() => Some(Hint::Dirty(path)),
+            Err(_) if dir.is_root() && name == OWN_DIR.as_bytes() => {
+                let ends = ReadFlags::DELETE | ReadFlags::MOVED_FROM;
+                events.intersects(ends).then_some(Hint::Dirty(dir))
+            }
+            _ => Some(Hint::Dirty(dir)),
+        }
+    }
+}
+
+fn watch_error(e: &io::Error) -> WatchError {
+    match Errno::from_io_error(e) {
+        Some(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => WatchError::Gone,
+        Some(errno) => WatchError::Other(errno.into()),
+        None => WatchError::Other(io::Error::other(e.to_string())),
+    }
+}
