@@ -1,0 +1,19 @@
+//! The cases, one file a subject; each test is named for what it shows. Holds no helpers: those are in `harness`.
+
+mod bad_dirs;
+mod bad_tickets;
+mod conflicts;
+mod contract;
+mod control;
+mod coreutils;
+mod edits;
+mod engine;
+mod first_sync;
+mod pairing;
+mod restarts;
+mod safety;
+mod three;
+mod types;
+mod usage;
+mod waiting;
+mod watching;

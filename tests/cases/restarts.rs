@@ -1,0 +1,131 @@
+//! Engines that stop, die and come back, with changes made meanwhile. Never changes the same path on both sides.
+
+use std::fs;
+use std::path::Path;
+
+use crate::harness::*;
+
+fn some_files(dir: &Path) {
+    for n in 0..8 {
+        write(dir.join(format!("dir/{n}")), format!("{n}"));
+    }
+}
+
+/// A change of every kind, made while the engine of the device may be down.
+fn change(device: &Device, tag: &str) {
+    write(device.path(format!("new {tag}")), tag);
+    write(device.path(format!("made {tag}/file")), tag);
+    append(device.path("dir/0"), tag);
+    fs::remove_file(device.path("dir/1")).unwrap();
+    fs::rename(device.path("dir/2"), device.path(format!("moved {tag}"))).unwrap();
+    set_mode(device.path("dir/3"), 0o755);
+}
+
+#[test]
+fn the_sharing_side_restarts() {
+    let (_lab, mut a, b) = paired(some_files);
+    a.restart();
+    change(&b, "b");
+    write(a.path("from a"), "a");
+    assert_converged(&[&a, &b]);
+    assert!(a.path("moved b").exists());
+}
+
+#[test]
+fn the_pairing_side_restarts() {
+    let (_lab, a, mut b) = paired(some_files);
+    b.restart();
+    change(&a, "a");
+    write(b.path("from b"), "b");
+    assert_converged(&[&a, &b]);
+    assert!(b.path("moved a").exists());
+}
+
+#[test]
+fn both_sides_restart() {
+    let (_lab, mut a, mut b) = paired(some_files);
+    a.stop();
+    b.stop();
+    b.start();
+    a.start();
+    change(&a, "a");
+    assert_converged(&[&a, &b]);
+}
+
+#[test]
+fn changes_made_while_this_engine_was_down_are_picked_up() {
+    let (_lab, mut a, b) = paired(some_files);
+    a.stop();
+    change(&a, "a");
+    let wanted = snapshot(&a.folder);
+    a.start();
+    assert_converged(&[&a, &b]);
+    assert_eq!(snapshot(&b.folder), wanted);
+}
+
+#[test]
+fn changes_made_while_the_other_engine_was_down_arrive() {
+    let (_lab, a, mut b) = paired(some_files);
+    b.stop();
+    change(&a, "a");
+    let wanted = snapshot(&a.folder);
+    b.start();
+    assert_converged(&[&a, &b]);
+    assert_eq!(snapshot(&b.folder), wanted);
+}
+
+#[test]
+fn an_edit_that_keeps_size_and_time_is_seen_after_a_restart() {
+    let (_lab, mut a, b) = paired(|dir| write(dir.join("file"), "aaaa"));
+    let time = fs::metadata(a.path("file")).unwrap().modified().unwrap();
+    a.stop();
+    write(a.path("file"), "bbbb");
+    fs::File::options()
+        .write(true)
+        .open(a.path("file"))
+        .unwrap()
+        .set_modified(time)
+        .unwrap();
+    a.start();
+    assert_converged(&[&a, &b]);
+    assert_eq!(text(b.path("file")), "bbbb");
+}
+
+#[test]
+fn killed_engines_lose_nothing() {
+    let (_lab, mut a, mut b) = paired(some_files);
+    a.kill();
+    change(&a, "a");
+    a.start();
+    assert_converged(&[&a, &b]);
+    b.kill();
+    write(b.path("dir/4"), "edited while dead");
+    write(a.path("dir/5"), "edited meanwhile");
+    b.start();
+    assert_converged(&[&a, &b]);
+    assert_eq!(text(a.path("dir/4")), "edited while dead");
+    assert_eq!(text(b.path("dir/5")), "edited meanwhile");
+    assert_eq!(a.field("conflicts"), 0);
+}
+
+#[test]
+fn a_side_killed_in_the_middle_of_a_first_sync_finishes_later() {
+    let lab = Lab::new();
+    let (mut a, mut b) = (lab.running("laptop"), lab.running("desktop"));
+    for n in 0..1500 {
+        write(a.path(format!("{}/{n}", n % 40)), format!("file {n}"));
+    }
+    write(a.path("large"), noise("interrupted", 16 << 20));
+    let before = snapshot(&a.folder);
+    pair(&a, &b);
+    eventually("something arrived", LONG, || {
+        fs::read_dir(&b.folder).is_ok_and(|mut dir| dir.any(|e| e.is_ok_and(|e| e.file_name() != ".alike")))
+    });
+    b.kill();
+    b.start();
+    a.kill();
+    a.start();
+    assert_converged(&[&a, &b]);
+    assert_eq!(snapshot(&a.folder), before, "the source is what it was");
+    assert_eq!(b.field("conflicts"), 0);
+}

@@ -1,0 +1,76 @@
+//! A path changes its kind: file, directory, symlink, in all six directions. Never changes anything else.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+
+use crate::harness::*;
+
+#[derive(Clone, Copy)]
+enum Kind {
+    File,
+    Dir,
+    Link,
+}
+
+use Kind::{Dir, File, Link};
+
+fn make(path: &Path, kind: Kind, content: &str) {
+    match kind {
+        File => write(path, content),
+        Dir => write(path.join("inside/file"), content),
+        Link => symlink(content, path).unwrap(),
+    }
+}
+
+fn remove(path: &Path) {
+    if fs::symlink_metadata(path).unwrap().is_dir() {
+        fs::remove_dir_all(path).unwrap();
+    } else {
+        fs::remove_file(path).unwrap();
+    }
+}
+
+/// Changes the path on one side, then back on the other.
+fn change(from: Kind, to: Kind) {
+    let (_lab, a, b) = paired(|dir| {
+        make(&dir.join("path"), from, "before");
+        write(dir.join("stays"), "x");
+    });
+    remove(&a.path("path"));
+    make(&a.path("path"), to, "after");
+    let wanted = snapshot(&a.folder);
+    assert_converged(&[&a, &b]);
+    assert_eq!(snapshot(&b.folder), wanted);
+
+    remove(&b.path("path"));
+    make(&b.path("path"), from, "and back");
+    let wanted = snapshot(&b.folder);
+    assert_converged(&[&a, &b]);
+    assert_eq!(snapshot(&a.folder), wanted);
+    assert_eq!(a.field("conflicts"), 0);
+}
+
+#[test]
+fn a_file_becomes_a_directory_and_a_directory_a_file() {
+    change(File, Dir);
+}
+
+#[test]
+fn a_file_becomes_a_symlink_and_a_symlink_a_file() {
+    change(File, Link);
+}
+
+#[test]
+fn a_directory_becomes_a_symlink_and_a_symlink_a_directory() {
+    change(Dir, Link);
+}
+
+#[test]
+fn a_symlink_points_elsewhere() {
+    let (_lab, a, b) = paired(|dir| symlink("here", dir.join("path")).unwrap());
+    remove(&a.path("path"));
+    symlink("there", a.path("path")).unwrap();
+    assert_converged(&[&a, &b]);
+    assert_eq!(fs::read_link(b.path("path")).unwrap(), Path::new("there"));
+}

@@ -1,0 +1,15 @@
+//! What all cases share: devices, trees of files, polling. Never asserts a rule of alike by itself.
+
+mod device;
+mod lab;
+mod poll;
+mod process;
+mod tree;
+
+pub(crate) use device::Device;
+pub(crate) use lab::{Lab, assert_converged, pair, paired, settle};
+pub(crate) use poll::{LONG, eventually};
+pub(crate) use tree::{
+    ModeGuard, Node, append, assert_same_tree, conflict_name, inodes, mtimes, names, noise, set_mode,
+    snapshot, text, write,
+};

@@ -1,0 +1,96 @@
+//! The project's tasks, one file each: picks one by its name. Never names a crate of the project.
+
+#![allow(clippy::print_stdout, clippy::print_stderr)]
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+
+mod demo;
+mod test;
+mod tidy;
+
+const USAGE: &str = "\
+Usage: cargo xtask TASK
+
+  test   format, clippy, tidy, and all tests (unit, property, black-box)
+  tidy   the walls between the crates and the rules of the house
+  demo   two devices on this machine, started, synced, shown and removed
+  ci     what continuous integration runs: the same as test";
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let result = match args.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        ["test" | "ci"] => test::run(),
+        ["tidy"] => tidy::run(),
+        ["demo"] => demo::run(),
+        ["help" | "--help" | "-h"] => {
+            println!("{USAGE}");
+            return ExitCode::SUCCESS;
+        }
+        _ => {
+            if !args.is_empty() {
+                eprintln!("unknown task: {}\n", args.join(" "));
+            }
+            eprintln!("{USAGE}");
+            return ExitCode::from(2);
+        }
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The directory that holds the workspace's `Cargo.toml`.
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .expect("xtask is in the workspace")
+        .to_path_buf()
+}
+
+/// Cargo, run in the workspace as a person would: without the variables that `cargo run` set for us, which
+/// would make build scripts run again.
+fn cargo(args: &[&str]) -> Command {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.args(args).current_dir(root());
+    for (key, _) in std::env::vars_os() {
+        let name = key.to_string_lossy();
+        let is_ours = [
+            "CARGO_PKG_",
+            "CARGO_MANIFEST_",
+            "CARGO_BIN_",
+            "CARGO_CRATE_",
+            "CARGO_PRIMARY_",
+        ]
+        .iter()
+        .any(|prefix| name.starts_with(prefix));
+        if is_ours {
+            command.env_remove(&key);
+        }
+    }
+    command
+}
+
+/// Where `cargo` puts what it builds.
+fn target_dir() -> anyhow::Result<PathBuf> {
+    let metadata = metadata()?;
+    let dir = metadata["target_directory"].as_str();
+    Ok(dir
+        .ok_or_else(|| anyhow::anyhow!("`cargo metadata` names no target directory"))?
+        .into())
+}
+
+/// The workspace's packages as cargo sees them.
+fn metadata() -> anyhow::Result<serde_json::Value> {
+    let output = cargo(&["metadata", "--no-deps", "--format-version", "1"]).output()?;
+    anyhow::ensure!(
+        output.status.success(),
+        "cargo metadata: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    Ok(serde_json::from_slice(&output.stdout)?)
+}
