@@ -60,26 +60,6 @@ fn a_folder_that_disappears_under_a_running_engine_is_frozen() {
 }
 
 #[test]
-fn an_emptied_folder_is_held_and_the_other_side_loses_nothing() {
-    let (_lab, a, mut b) = paired(|dir| {
-        for n in 0..20 {
-            write(dir.join(format!("{n}")), format!("{n}"));
-        }
-    });
-    let before = snapshot(&a.folder);
-    // With the engine down, so that it sees all deletions in one scan.
-    b.stop();
-    for name in names(&b.folder) {
-        fs::remove_file(b.path(name)).unwrap();
-    }
-    b.start();
-    eventually("one of the two holds", LONG, || {
-        b.field("state") == "held" || a.field("state") == "held"
-    });
-    assert_eq!(snapshot(&a.folder), before);
-}
-
-#[test]
 fn a_symlink_to_a_directory_outside_is_only_a_symlink() {
     let (lab, a, b) = paired(|dir| write(dir.join("file"), "x"));
     let outside = lab.path("outside");

@@ -37,8 +37,6 @@ pub enum Message {
     Ask(FolderId),
     /// The sender no longer syncs this folder with the receiver (paused, forgotten).
     Withdraw(FolderId),
-    /// The sender has removed the receiver from its devices.
-    Unpaired,
 }
 
 /// Who is there.
@@ -181,7 +179,7 @@ impl Bounded for Message {
         match self {
             Message::Hello(hello) => label(&hello.name),
             Message::Announce(a) if a.vector.len() > MAX_REPLICAS => Err(MessageError::Limit("replicas")),
-            Message::Announce(_) | Message::Ask(_) | Message::Withdraw(_) | Message::Unpaired => Ok(()),
+            Message::Announce(_) | Message::Ask(_) | Message::Withdraw(_) => Ok(()),
         }
     }
 }

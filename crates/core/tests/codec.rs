@@ -306,7 +306,7 @@ fn message(rng: &mut Rng) -> Message {
             name: label(rng),
         }),
         1 => Message::Withdraw(folder(rng)),
-        2 => Message::Unpaired,
+        2 => Message::Ask(folder(rng)),
         _ => {
             let mut vector = Vector::default();
             (0..rng.below(20)).for_each(|_| vector.advance(ReplicaId(rng.next()), rng.next()));
@@ -434,4 +434,79 @@ fn lengths_in_nodes_are_bounded_before_anything_is_read() {
         assert!(matches!(too_many(level, u64::MAX), Err(DecodeError::Limit(_))));
     }
     assert!(matches!(too_many(9, 0), Err(DecodeError::Limit(_))));
+}
+
+/// What re-encodes to the same bytes may still say one thing in two orders.
+#[test]
+fn disorder_and_repetition_are_refused() {
+    let entries = state_dir(1, 3);
+    let mut rng = Rng::new(2);
+    let mut records: Vec<Record> = (0..3).map(|_| record(&mut rng)).collect();
+    records.sort_by_key(|r| r.dot);
+    let leaf = |entries: &[StateEntry]| {
+        let mut bytes = vec![0];
+        put_varint(&mut bytes, entries.len() as u64);
+        entries.iter().for_each(|e| e.encode(&mut bytes));
+        tree::decode::<StateEntry>(&bytes).map(drop)
+    };
+    let with = |order: &[usize]| StateEntry {
+        records: order.iter().map(|&i| records[i].clone()).collect(),
+        ..entries[0].clone()
+    };
+    assert_eq!(leaf(&[with(&[0, 1, 2])]), Ok(()));
+    for order in [&[1, 0][..], &[0, 2, 1], &[0, 0], &[0, 1, 1]] {
+        assert!(leaf(&[with(order)]).is_err(), "{order:?}");
+    }
+    let entry = |i: usize| entries[i].clone();
+    assert_eq!(leaf(&entries), Ok(()));
+    assert!(leaf(&[entry(1), entry(0)]).is_err());
+    assert!(leaf(&[entry(0), entry(0)]).is_err());
+    let nothing = StateEntry {
+        records: Vec::new(),
+        child: None,
+        ..entry(0)
+    };
+    assert!(leaf(&[nothing]).is_err());
+}
+
+/// The flag says that the mark is the write's own; spelling it out is a second form of the same record.
+#[test]
+fn an_own_exec_mark_that_is_spelled_out_and_seq_0_are_refused() {
+    const EXEC_OWN: u8 = 1 << 6;
+    let (dot, hlc) = (
+        Dot {
+            replica: ReplicaId(7),
+            seq: 9,
+        },
+        Hlc(11),
+    );
+    let one = Record {
+        dot,
+        hlc,
+        value: Value::File {
+            digest: Digest::of(b"x"),
+            size: 1,
+        },
+        exec: Some(ExecMark { hlc, dot, on: true }),
+        mtime: 5,
+        prev: None,
+        relocated: false,
+        imported: false,
+    };
+    let mut bytes = Vec::new();
+    one.encode(&mut bytes);
+    assert_eq!(Record::decode(&mut Reader(&bytes)), Ok(one));
+    let mut spelled = bytes.clone();
+    spelled[0] &= !EXEC_OWN;
+    spelled.extend(7u64.to_le_bytes());
+    let end = spelled.len();
+    put_varint(&mut spelled, 9);
+    put_varint(&mut spelled, 11);
+    assert!(Record::decode(&mut Reader(&spelled)).is_err());
+    spelled[end] = 10;
+    assert!(Record::decode(&mut Reader(&spelled)).is_ok(), "another's mark");
+    spelled[end] = 0;
+    assert!(Record::decode(&mut Reader(&spelled)).is_err(), "seq 0");
+    bytes[9] = 0;
+    assert!(Record::decode(&mut Reader(&bytes)).is_err(), "seq 0");
 }

@@ -38,6 +38,8 @@ impl Node {
     }
 }
 
+type Look = BTreeMap<RelPath, Shown>;
+
 /// Where an apply is cut by a crash.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Crash {
@@ -84,11 +86,11 @@ struct Device {
     /// Does its scan make a record for every new directory, or for empty ones only?
     explicit_dirs: bool,
     /// What HEAD shows, by its root: computed once.
-    looks: RefCell<(Option<Digest>, Rc<BTreeMap<RelPath, Shown>>)>,
+    looks: RefCell<(Option<Digest>, Rc<Look>)>,
 }
 
 impl Device {
-    fn shown(&self) -> Rc<BTreeMap<RelPath, Shown>> {
+    fn shown(&self) -> Rc<Look> {
         let root = self.head.state.root;
         if self.looks.borrow().0 != root {
             *self.looks.borrow_mut() = (root, Rc::new(self.head.shown()));
@@ -314,6 +316,13 @@ impl Device {
         };
         if (makes && !room) || (matches!(op, Op::Rmdir | Op::RmdirThenCreate) && self.holds_something(at)) {
             return;
+        }
+        if op == Op::Replace {
+            let dirs = [mat.map(|m| &m.value), head.map(|h| &h.value)];
+            assert!(
+                !dirs.contains(&Some(&Value::Dir)),
+                "no directory is replaced in one move: {at}"
+            );
         }
         let want = head.map(materialised);
         if crash != Crash::Never {

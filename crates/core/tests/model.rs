@@ -474,7 +474,7 @@ fn history(seed: u64) {
 
 #[test]
 fn random_histories_converge_lose_nothing_and_follow_the_reference_model() {
-    run_seeds("model", 2000, history);
+    run_seeds("model", 1500, history);
 }
 
 /// Large directories are sharded; merging them is the same.

@@ -431,3 +431,77 @@ fn a_delete_while_a_newer_head_is_not_applied_leaves_the_newer() {
     assert_eq!(look(&a), ["a=two"]);
     assert_eq!(plan(a.shown().get(&path("a")), None), Op::Create);
 }
+
+#[test]
+fn findings_mean_what_they_should() {
+    let (a, b) = (Replica::new(1, NOW), Replica::new(2, NOW));
+    let shown = |mut replica: Replica, value: Value, exec: bool| {
+        let batch = replica.write(&path("a"), value, exec);
+        replica.apply(&batch);
+        replica.shown().remove(&path("a")).expect("written")
+    };
+    let (old, new) = (shown(a.clone(), file("one"), false), shown(b, file("two"), true));
+    let mat = |s: &Shown| Mat {
+        value: s.value.clone(),
+        exec: s.is_exec(),
+        dots: s.dots.clone(),
+    };
+    let seen = |value: Value, exec: bool| Seen { value, exec };
+    let mean = |seen: Option<Seen>, m: Option<&Shown>, head: Option<&Shown>| {
+        observe(seen.as_ref(), m.map(mat).as_ref(), head)
+    };
+    let (old, new) = (Some(&old), Some(&new));
+    let (same, exec) = (seen(file("one"), false), seen(file("one"), true));
+    let (ahead, other) = (seen(file("two"), true), seen(file("x"), false));
+    for head in [None, old, new] {
+        assert_eq!(mean(Some(same.clone()), old, head), Meaning::Nothing);
+        assert_eq!(mean(Some(exec.clone()), old, head), Meaning::Exec);
+        assert_eq!(mean(Some(other.clone()), old, head), Meaning::Write);
+        assert_eq!(mean(Some(other.clone()), None, head), Meaning::Write);
+        assert_eq!(mean(Some(seen(Value::Dir, false)), old, head), Meaning::Write);
+        assert_eq!(mean(None, None, head), Meaning::Nothing);
+    }
+    for base in [None, old] {
+        assert_eq!(mean(Some(ahead.clone()), base, new), Meaning::Adopt);
+        assert_eq!(mean(Some(ahead.clone()), base, old), Meaning::Write);
+    }
+    assert_eq!(mean(Some(same), None, old), Meaning::Adopt);
+    assert_eq!(mean(None, old, old), Meaning::Delete);
+    assert_eq!(mean(None, old, new), Meaning::Delete);
+}
+
+#[test]
+fn plans_do_what_they_should() {
+    let kinds = [file("one"), file("two"), link("there"), Value::Dir];
+    let shown = |value: &Value, exec: bool| {
+        let mut replica = Replica::new(1, NOW);
+        let batch = replica.write(&path("a"), value.clone(), exec);
+        replica.apply(&batch);
+        replica.shown().remove(&path("a")).expect("written")
+    };
+    let mat = |value: &Value| Mat {
+        value: value.clone(),
+        exec: false,
+        dots: Vec::new(),
+    };
+    for (i, head) in kinds.iter().enumerate() {
+        let is_dir = *head == Value::Dir;
+        let made = if is_dir { Op::Mkdir } else { Op::Create };
+        assert_eq!(plan(Some(&shown(head, false)), None), made);
+        let gone = if is_dir { Op::Rmdir } else { Op::Remove };
+        assert_eq!(plan(None, Some(&mat(head))), gone);
+        for (j, old) in kinds.iter().enumerate() {
+            let expected = match (i == j, is_dir, *old == Value::Dir) {
+                (true, _, _) => Op::Adopt,
+                (_, true, _) => Op::RemoveThenMkdir,
+                (_, _, true) => Op::RmdirThenCreate,
+                _ => Op::Replace,
+            };
+            assert_eq!(plan(Some(&shown(head, false)), Some(&mat(old))), expected);
+        }
+    }
+    let exec = shown(&file("one"), true);
+    assert_eq!(plan(Some(&exec), Some(&mat(&file("one")))), Op::SetExec);
+    assert_eq!(plan(Some(&exec), Some(&mat(&file("two")))), Op::Replace);
+    assert_eq!(plan(None, None), Op::Nothing);
+}

@@ -64,7 +64,12 @@ pub(crate) fn gather(
     skip: &HashSet<RelPath>,
 ) -> Result<Planned, Error> {
     let snapshot = place.store.snapshot()?;
-    let root = snapshot.head(place.key)?.state.root;
+    let head = snapshot.head(place.key)?;
+    if !head.scanned {
+        // Before the folder was looked at once, nobody knows what of all this it holds already.
+        return Ok(Planned::default());
+    }
+    let root = head.state.root;
     let mut look = Look::new(&snapshot, root);
     let mut planned = Planned {
         root,
@@ -207,14 +212,16 @@ impl Folder {
             }
             Op::Remove => root.remove(path, expected()).map(|()| None),
             Op::Rmdir => root.rmdir(path).map(|()| None),
-            Op::RemoveThenMkdir => root
-                .remove(path, expected())
-                .and_then(|()| root.mkdir(path))
-                .map(Some),
-            Op::RmdirThenCreate => root
-                .rmdir(path)
-                .and_then(|()| root.create(temp(), path))
-                .map(Some),
+            // Between the two steps nothing is there, and that is what MAT says if the second one fails: the scan
+            // must not take it for a deletion by somebody.
+            Op::RemoveThenMkdir => root.remove(path, expected()).and_then(|()| {
+                commit.index_remove.push(path.clone());
+                root.mkdir(path).map(Some)
+            }),
+            Op::RmdirThenCreate => root.rmdir(path).and_then(|()| {
+                commit.index_remove.push(path.clone());
+                root.create(temp(), path).map(Some)
+            }),
         };
         match result {
             Ok(fingerprint) => {
@@ -226,6 +233,10 @@ impl Folder {
                     None => commit.index_remove.push(path.clone()),
                 }
                 commit.pending_remove.push(path.clone());
+                if matches!(op, Op::Mkdir | Op::RemoveThenMkdir) {
+                    // Nobody watches it yet: what its user does there until then is found by looking.
+                    self.dirty(path.clone());
+                }
                 Outcome::Done
             }
             Err(error) => self.not_done(
@@ -236,7 +247,15 @@ impl Folder {
         }
     }
 
+    /// Is nothing left in this directory that the index knows?
+    fn holds_only_strangers(&self, dir: &RelPath) -> bool {
+        let place = &self.place;
+        let rows = place.store.snapshot().and_then(|s| s.index_below(place.key, dir));
+        rows.is_ok_and(|rows| rows.is_empty())
+    }
+
     fn not_done(&mut self, path: &RelPath, two_steps: bool, error: MoveError) -> Outcome {
+        let strangers = matches!(error, MoveError::NotEmpty) && self.holds_only_strangers(path);
         let mut problem = |reason: String, hint: &str| {
             self.apply_problems.insert(
                 path.clone(),
@@ -251,8 +270,11 @@ impl Folder {
             // A local change slipped in: the scan finds out what it was. Or the directory it belongs into is
             // not there yet.
             MoveError::Changed => Outcome::Stale,
-            MoveError::NotEmpty => Outcome::Blocked,
-            MoveError::Busy => Outcome::Blocked,
+            MoveError::NotEmpty if strangers => problem(
+                "was removed on another device, but still holds something that is not synced".into(),
+                "move or remove what is in it; the directory then goes by itself",
+            ),
+            MoveError::NotEmpty | MoveError::Busy => Outcome::Blocked,
             MoveError::Unsupported(reason) => problem(reason, "rename it on a device that can"),
             MoveError::NoSpace => problem(
                 "no space left on the device".into(),
@@ -323,6 +345,9 @@ impl Folder {
             if let Err(error) = place.root.keep_temp(temp) {
                 tracing::warn!(folder = %place.row.name, "a displaced version stays in .alike/tmp: {error}");
             }
+        }
+        if let Err(error) = place.root.keep_displaced() {
+            tracing::warn!(folder = %place.row.name, "displaced versions stay in .alike/tmp: {error}");
         }
         let kept: HashSet<&[u8]> = intents.iter().filter_map(|i| i.temp.as_deref()).collect();
         let resumable = |name: &[u8]| name.starts_with(b"big-") || kept.contains(name);

@@ -150,6 +150,8 @@ pub struct Root {
     ways: Ways,
     temp_seed: u64,
     temp_count: AtomicU64,
+    #[cfg(test)]
+    meanwhile: moves::Meanwhile,
 }
 
 /// Which calls the kernel and the file system have; what they lack is done in another way.
@@ -197,6 +199,8 @@ impl Root {
             ways,
             temp_seed: temp::seed(),
             temp_count: AtomicU64::new(0),
+            #[cfg(test)]
+            meanwhile: Default::default(),
         })
     }
 
@@ -285,6 +289,8 @@ impl Root {
             },
             temp_seed: temp::seed(),
             temp_count: AtomicU64::new(0),
+            #[cfg(test)]
+            meanwhile: Default::default(),
         })
     }
 

@@ -17,6 +17,8 @@ use crate::scan::Pool;
 const PART: usize = 512;
 /// A file over this many bytes is a job of its own.
 const LONG: u64 = 4 * 1024 * 1024;
+/// Files of about this many bytes are hashed in one job; with more of them, threads share.
+const SHARE: u64 = 16 * 1024 * 1024;
 
 /// What a directory hashes to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -82,7 +84,7 @@ impl Node {
 enum Job {
     Dir(RelPath, Arc<Node>),
     Part(RelPath, Arc<Node>, Vec<Name>),
-    Long(RelPath, Arc<Node>, Name),
+    Files(RelPath, Arc<Node>, Vec<Name>),
 }
 
 struct Hashing<'a> {
@@ -105,10 +107,11 @@ impl Hashing<'_> {
                     .and_then(|open| self.members(buffer, &open, &dir, &node, names));
                 (node, done)
             }
-            Job::Long(dir, node, name) => {
+            Job::Files(dir, node, names) => {
+                let files = names.into_iter().map(|name| (name, None)).collect();
                 let done = self
                     .open(&dir)
-                    .and_then(|open| self.file(buffer, &open, &dir, &node, name, None));
+                    .and_then(|open| self.files(buffer, &open, &dir, &node, files));
                 (node, done)
             }
         };
@@ -184,7 +187,7 @@ impl Hashing<'_> {
     ) -> Result<(), DiskError> {
         let room = MAX_PATH.saturating_sub(dir.as_bytes().len() + 1);
         let deepest = dir.depth() >= MAX_DEPTH;
-        let mut files = Vec::new();
+        let (mut files, mut bytes) = (Vec::new(), 0);
         for name in names {
             let path = || dir.join(&name);
             if deepest || name.as_bytes().len() > room {
@@ -222,14 +225,35 @@ impl Hashing<'_> {
                 }
                 Kind::File if stat.fingerprint.size > LONG => {
                     node.begin();
-                    self.pool.push_long(Job::Long(dir.clone(), node.clone(), name));
+                    self.pool
+                        .push_long(Job::Files(dir.clone(), node.clone(), vec![name]));
                 }
-                Kind::File => files.push((name, stat)),
+                Kind::File => {
+                    if bytes > SHARE {
+                        let names = files.drain(..).map(|(name, _)| name).collect();
+                        node.begin();
+                        self.pool.push(Job::Files(dir.clone(), node.clone(), names));
+                        bytes = 0;
+                    }
+                    bytes += stat.fingerprint.size;
+                    files.push((name, Some(stat)));
+                }
             }
         }
+        self.files(buffer, open, dir, node, files)
+    }
+
+    fn files(
+        &self,
+        buffer: &mut Buffer,
+        open: &Dir,
+        dir: &RelPath,
+        node: &Arc<Node>,
+        files: Vec<(Name, Option<Stat>)>,
+    ) -> Result<(), DiskError> {
         files
             .into_iter()
-            .try_for_each(|(name, stat)| self.file(buffer, open, dir, node, name, Some(stat)))
+            .try_for_each(|(name, stat)| self.file(buffer, open, dir, node, name, stat))
     }
 
     fn file(
@@ -280,5 +304,93 @@ impl Hashing<'_> {
             source,
             hint,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    use super::*;
+    use crate::disk::tests::folder;
+
+    fn named(name: &[u8], entry: Entry) -> NamedEntry {
+        NamedEntry {
+            name: Name::new(name).unwrap(),
+            entry,
+        }
+    }
+
+    fn file(content: &[u8], exec: bool) -> Entry {
+        Entry::File {
+            digest: Digest::of(content),
+            size: content.len() as u64,
+            exec,
+        }
+    }
+
+    fn root_of(entries: &[NamedEntry]) -> Digest {
+        tree::write(entries, &mut |_, _| {})
+    }
+
+    #[test]
+    fn a_tracked_and_an_untracked_directory_hash_alike() {
+        let f = folder();
+        let plain = tempfile::tempdir().unwrap();
+        let large = vec![7; 5 << 20];
+        for dir in [f.dir.path(), plain.path()] {
+            fs::create_dir_all(dir.join("d/empty")).unwrap();
+            fs::write(dir.join("d/x"), "x").unwrap();
+            fs::set_permissions(dir.join("d/x"), fs::Permissions::from_mode(0o700)).unwrap();
+            fs::write(dir.join("large"), &large).unwrap();
+            symlink("d", dir.join("link")).unwrap();
+        }
+        let empty = root_of(&[]);
+        let d = root_of(&[
+            named(b"empty", Entry::Dir { digest: empty }),
+            named(b"x", file(b"x", true)),
+        ]);
+        let target = b"d"[..].into();
+        let root = root_of(&[
+            named(b"d", Entry::Dir { digest: d }),
+            named(b"large", file(&large, false)),
+            named(b"link", Entry::Symlink { target }),
+        ]);
+        let report = hash_dir(plain.path()).unwrap();
+        assert_eq!((report.root, report.skipped), (root.to_hex(), Vec::new()));
+        assert_eq!(hash_dir(f.dir.path()).unwrap().root, root.to_hex());
+    }
+
+    #[test]
+    fn what_a_scan_would_not_take_is_skipped_and_told() {
+        let f = folder();
+        let empty = hash_dir(f.dir.path()).unwrap();
+        assert_eq!(empty.root, root_of(&[]).to_hex());
+        std::os::unix::net::UnixListener::bind(f.at("sock")).unwrap();
+        f.put(".Alike", "x");
+        let report = hash_dir(f.dir.path()).unwrap();
+        assert_eq!(report.root, empty.root);
+        let skipped: Vec<_> = report.skipped.iter().map(|(path, _)| &path[..]).collect();
+        assert_eq!(skipped, [&b".Alike"[..], b"sock"]);
+        assert!(hash_dir(&f.at("sock")).is_err());
+        assert!(hash_dir(&f.at("none")).is_err());
+    }
+
+    #[test]
+    fn many_files_in_many_directories_hash_the_same_each_time() {
+        let f = folder();
+        for i in 0..600 {
+            f.put(format!("d{}/{}/{i}", i % 3, i % 50), i.to_string());
+        }
+        for i in 0..1100 {
+            f.put(format!("wide/{i}"), "");
+        }
+        let first = hash_dir(f.dir.path()).unwrap();
+        for _ in 0..3 {
+            assert_eq!(hash_dir(f.dir.path()).unwrap(), first);
+        }
+        f.put("d0/0/0", "changed");
+        assert_ne!(hash_dir(f.dir.path()).unwrap().root, first.root);
     }
 }

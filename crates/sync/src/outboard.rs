@@ -73,17 +73,30 @@ pub fn hash_with_outboard(file: &File, size: u64, store: Option<&Path>) -> io::R
 
 /// The same for a reader.
 pub(crate) fn hash_reader(source: &mut dyn Read, size: u64, store: Option<&Path>) -> io::Result<Digest> {
-    let source = BufReader::with_capacity(BUFFER, source);
     let tree = tree_of(size)?;
     let Some(dir) = store else {
-        return Ok(digest_of(outboard_post_order(source, tree, io::sink())?));
+        return hash_plain(source, size);
     };
     let temp = Temp::new(dir)?;
     let mut out = BufWriter::with_capacity(64 * 1024, File::create_new(&temp.0)?);
+    let source = BufReader::with_capacity(BUFFER, source);
     let digest = digest_of(outboard_post_order(source, tree, &mut out)?);
     out.into_inner().map_err(|e| e.into_error())?;
     fs::rename(&temp.0, path_of(dir, &digest))?;
     Ok(digest)
+}
+
+fn hash_plain(source: &mut dyn Read, size: u64) -> io::Result<Digest> {
+    let mut buffer = vec![0; size.min(BUFFER as u64) as usize];
+    let mut hasher = blake3::Hasher::new();
+    let mut left = size;
+    while left > 0 {
+        let part = &mut buffer[..left.min(BUFFER as u64) as usize];
+        source.read_exact(part)?;
+        hasher.update(part);
+        left -= part.len() as u64;
+    }
+    Ok(digest_of(hasher.finalize()))
 }
 
 /// The outboard of `file`: the one kept in `dir`, or else a new one, which is kept there if the file is large
@@ -282,5 +295,254 @@ impl Drop for Temp {
     fn drop(&mut self) {
         // Nothing but space is lost if it stays.
         let _ = fs::remove_file(&self.0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MIB: u64 = 1 << 20;
+
+    struct Case {
+        dir: tempfile::TempDir,
+        file: File,
+        content: Vec<u8>,
+        digest: Digest,
+    }
+
+    fn case(size: u64) -> Case {
+        let content: Vec<u8> = (0..size).map(|i| (i ^ (i >> 8) ^ (i >> 16)) as u8).collect();
+        let dir = tempfile::tempdir().unwrap();
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(&content).unwrap();
+        let digest = Digest::of(&content);
+        Case {
+            dir,
+            file,
+            content,
+            digest,
+        }
+    }
+
+    impl Case {
+        fn size(&self) -> u64 {
+            self.content.len() as u64
+        }
+
+        fn outboard(&self) -> Outboard {
+            load_or_make(self.dir.path(), &self.file, self.size(), &self.digest)
+                .unwrap()
+                .unwrap()
+        }
+
+        fn encode(&self, start: u64, len: u64) -> io::Result<Vec<u8>> {
+            let mut out = Vec::new();
+            encode_range(&self.file, &self.outboard(), start, len, &mut out)?;
+            Ok(out)
+        }
+
+        /// Decodes into a new file; the bytes written, how it ended, and the file's content.
+        fn decode(&self, start: u64, len: u64, encoded: &[u8]) -> (u64, io::Result<()>, Vec<u8>) {
+            let file = tempfile::tempfile().unwrap();
+            file.set_len(self.size()).unwrap();
+            let mut bytes = 0;
+            let mut input = encoded;
+            let mut wrote = |_, n| bytes += n;
+            let end = decode_range_with(
+                &self.digest,
+                self.size(),
+                start,
+                len,
+                &mut input,
+                &file,
+                &mut wrote,
+            );
+            assert!(end.is_err() || input.is_empty());
+            let mut content = vec![0; self.content.len()];
+            file.read_exact_at(&mut content, 0).unwrap();
+            (bytes, end, content)
+        }
+    }
+
+    const SIZES: [u64; 9] = [0, 1, 16_383, 16_384, 16_385, MIB - 1, MIB, MIB + 1, 5 * MIB + 17];
+
+    #[test]
+    fn digests_are_plain_blake3_and_outboards_are_kept() {
+        for size in SIZES {
+            let case = case(size);
+            let kept = case.dir.path();
+            let (digest, read) = hash_with_outboard(&case.file, size, None).unwrap();
+            assert_eq!((digest, read), (case.digest, size));
+            let (digest, _) = hash_with_outboard(&case.file, size, Some(kept)).unwrap();
+            assert_eq!(digest, case.digest);
+            let bytes = fs::metadata(path_of(kept, &digest)).unwrap().len();
+            assert_eq!(bytes, size.div_ceil(GROUP_BYTES).saturating_sub(1) * 64, "{size}");
+            assert_eq!(fs::read_dir(kept).unwrap().count(), 1);
+            let error = hash_with_outboard(&case.file, size + 1, Some(kept)).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
+            assert_eq!(fs::read_dir(kept).unwrap().count(), 1);
+        }
+    }
+
+    #[test]
+    fn ranges_arrive_whole() {
+        for size in SIZES {
+            let case = case(size);
+            let middle = size / 2;
+            for (start, len) in [
+                (0, size),
+                (0, 1),
+                (middle, 1),
+                (middle, 100_000),
+                (size.saturating_sub(1), 1),
+                (0, u64::MAX),
+            ] {
+                let encoded = case.encode(start, len).unwrap();
+                let (bytes, end, content) = case.decode(start, len, &encoded);
+                end.unwrap();
+                let end = start.saturating_add(len).min(size);
+                let range = start as usize..end as usize;
+                assert_eq!(
+                    content[range.clone()],
+                    case.content[range],
+                    "{size} {start} {len}"
+                );
+                let groups = if end > start {
+                    end.div_ceil(GROUP_BYTES) - start / GROUP_BYTES
+                } else {
+                    0
+                };
+                assert!(
+                    bytes <= groups * GROUP_BYTES && bytes >= end - start,
+                    "{size} {start} {len} {bytes}"
+                );
+            }
+            assert_eq!(case.encode(size + GROUP_BYTES, 1).unwrap(), b"");
+        }
+    }
+
+    #[test]
+    fn pieces_make_the_whole() {
+        let case = case(5 * MIB + 17);
+        let file = tempfile::tempfile().unwrap();
+        let mut at = 0;
+        while at < case.size() {
+            let encoded = case.encode(at, 700_000).unwrap();
+            let mut input = &encoded[..];
+            decode_range(&case.digest, case.size(), at, 700_000, &mut input, &file).unwrap();
+            at += 700_000;
+        }
+        assert_eq!(
+            hash_with_outboard(&file, case.size(), None).unwrap().0,
+            case.digest
+        );
+    }
+
+    #[test]
+    fn damaged_content_is_not_sent() {
+        let case = case(5 * MIB + 17);
+        case.outboard();
+        case.file.write_all_at(b"!", 2 * MIB).unwrap();
+        let mut sent = Vec::new();
+        let error = encode_range(&case.file, &case.outboard(), 0, u64::MAX, &mut sent).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidData);
+        let (bytes, end, _) = case.decode(0, u64::MAX, &sent);
+        assert_eq!(end.unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+        assert_eq!(bytes, 2 * MIB);
+        // Other ranges still are.
+        case.encode(3 * MIB, MIB).unwrap();
+        case.file.set_len(MIB).unwrap();
+        assert_eq!(
+            case.encode(3 * MIB, 1).unwrap_err().kind(),
+            io::ErrorKind::InvalidData
+        );
+        forget(case.dir.path(), &case.digest);
+        assert!(
+            load_or_make(case.dir.path(), &case.file, case.size(), &case.digest)
+                .unwrap()
+                .is_none()
+        );
+        assert_eq!(fs::read_dir(case.dir.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn other_content_has_no_outboard() {
+        for size in [1, MIB, 2 * MIB] {
+            let case = case(size);
+            case.file.write_all_at(b"!", size / 2).unwrap();
+            assert!(
+                load_or_make(case.dir.path(), &case.file, size, &case.digest)
+                    .unwrap()
+                    .is_none()
+            );
+            assert_eq!(fs::read_dir(case.dir.path()).unwrap().count(), 0);
+        }
+    }
+
+    #[test]
+    fn a_damaged_outboard_is_noticed_and_made_again() {
+        let case = case(5 * MIB + 17);
+        case.outboard();
+        let path = path_of(case.dir.path(), &case.digest);
+        let kept = File::options().write(true).open(&path).unwrap();
+        let length = kept.metadata().unwrap().len();
+        kept.write_all_at(b"!", length - 1).unwrap();
+        assert_eq!(case.encode(0, 1).unwrap_err().kind(), io::ErrorKind::InvalidData);
+        forget(case.dir.path(), &case.digest);
+        case.encode(0, 1).unwrap();
+        // One that was cut off is not taken at all.
+        File::options()
+            .write(true)
+            .open(&path)
+            .unwrap()
+            .set_len(length - 1)
+            .unwrap();
+        case.encode(0, 1).unwrap();
+    }
+
+    #[test]
+    fn what_arrives_damaged_stops_at_its_group() {
+        let case = case(5 * MIB + 17);
+        let encoded = case.encode(0, u64::MAX).unwrap();
+        for at in [0, 64, encoded.len() / 2, encoded.len() - 1] {
+            let mut bad = encoded.clone();
+            bad[at] ^= 1;
+            let (bytes, end, content) = case.decode(0, u64::MAX, &bad);
+            assert_eq!(end.unwrap_err().kind(), io::ErrorKind::InvalidData, "{at}");
+            assert!(
+                bytes <= at as u64
+                    && bytes + 2 * GROUP_BYTES + 2048
+                        > at as u64 * 99 / 100 - 20_000.min(at as u64 * 99 / 100)
+            );
+            let bytes = bytes as usize;
+            assert_eq!(content[..bytes], case.content[..bytes]);
+            assert!(content[bytes..].iter().all(|&b| b == 0), "{at}");
+        }
+        let (bytes, end, _) = case.decode(0, u64::MAX, &encoded[..encoded.len() / 2]);
+        assert_eq!(end.unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+        assert!(bytes > 2 * MIB);
+    }
+
+    #[test]
+    fn a_false_size_does_not_verify() {
+        let case = case(MIB);
+        let encoded = case.encode(0, MIB).unwrap();
+        let file = tempfile::tempfile().unwrap();
+        for size in [1, MIB - 1, MIB + 1, 1 << 40, u64::MAX] {
+            assert!(
+                decode_range(&case.digest, size, 0, u64::MAX, &mut &encoded[..], &file).is_err(),
+                "{size}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_was_cut_off_is_cleared() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("temp-1-1"), "x").unwrap();
+        fs::write(dir.path().join("kept.obao"), "x").unwrap();
+        clear_temps(dir.path()).unwrap();
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
     }
 }

@@ -63,6 +63,9 @@ pub enum WatchError {
     /// It is not there, or no directory.
     #[error("the directory is gone")]
     Gone,
+    /// It may not be read.
+    #[error("the directory may not be read")]
+    Denied,
     /// Anything else.
     #[error("cannot watch: {0}")]
     Other(#[source] io::Error),
@@ -115,9 +118,14 @@ impl Watch {
     }
 
     /// Watches the directory that is at `dir` now. To be called before it is read. Cheap and harmless where
-    /// it is watched already; corrects the path of one that was moved here.
-    pub fn add(&self, dir: &RelPath) -> Result<(), WatchError> {
+    /// it is watched already; corrects the path of one that was moved here. Was it not watched before?
+    pub fn add(&self, dir: &RelPath) -> Result<bool, WatchError> {
         self.inner.add(dir)
+    }
+
+    /// Is the directory at this path watched, as far as is known here?
+    pub fn is_watched(&self, dir: &RelPath) -> bool {
+        self.inner.names().by_path.contains_key(dir.as_bytes())
     }
 
     /// Removes the watches of `dir` and all below it, but not of those that were added under another path
@@ -151,7 +159,7 @@ impl Watch {
     }
 
     /// How many directories are watched.
-    pub fn len(&self) -> usize {
+    pub fn watched(&self) -> usize {
         self.inner.names().by_path.len()
     }
 }
@@ -173,11 +181,12 @@ impl Inner {
         self.names.lock().expect("nothing panics with the names locked")
     }
 
-    fn add(&self, dir: &RelPath) -> Result<(), WatchError> {
+    fn add(&self, dir: &RelPath) -> Result<bool, WatchError> {
         let open = self.root.watch_dir(dir).map_err(|e| watch_error(&e))?;
         let mut names = self.names();
         let wd = self.watch(&open, CHANGES).map_err(|errno| match errno {
             Errno::NOSPC => WatchError::Limit,
+            Errno::ACCESS => WatchError::Denied,
             errno => WatchError::Other(errno.into()),
         })?;
         if let Some(old_path) = names.by_wd.insert(wd, dir.clone())
@@ -186,14 +195,15 @@ impl Inner {
         {
             names.by_path.remove(old_path.as_bytes());
         }
-        if let Some(old_wd) = names.by_path.insert(dir.as_bytes().to_vec(), wd)
+        let old_wd = names.by_path.insert(dir.as_bytes().to_vec(), wd);
+        if let Some(old_wd) = old_wd
             && old_wd != wd
         {
             // Another directory was here, and may live on elsewhere: its events are not about this path.
             names.by_wd.remove(&old_wd);
             let _ = inotify::remove_watch(&self.inotify, old_wd);
         }
-        Ok(())
+        Ok(old_wd != Some(wd))
     }
 
     /// Watches `.alike`, for cookies alone.
@@ -234,12 +244,8 @@ impl Inner {
                 }
             };
             match hint {
-                Some(Hint::Dirty(path)) => {
-                    if said.insert(path.clone()) {
-                        hints(Hint::Dirty(path));
-                    }
-                }
-                Some(other) => hints(other),
+                Some(Hint::Dirty(path)) if !said.insert(path.clone()) => {}
+                Some(hint) => hints(hint),
                 None => {}
             }
         }
@@ -285,7 +291,237 @@ impl Inner {
 fn watch_error(e: &io::Error) -> WatchError {
     match Errno::from_io_error(e) {
         Some(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => WatchError::Gone,
+        Some(Errno::ACCESS) => WatchError::Denied,
         Some(errno) => WatchError::Other(errno.into()),
         None => WatchError::Other(io::Error::other(e.to_string())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::sync::mpsc;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::disk::tests::{Folder, folder, rel};
+
+    struct Watched {
+        f: Folder,
+        watch: Watch,
+        hints: mpsc::Receiver<Hint>,
+        cookies: std::cell::Cell<u64>,
+    }
+
+    fn watched(dirs: &[&str]) -> Watched {
+        let f = folder();
+        for dir in dirs {
+            fs::create_dir_all(f.at(dir)).unwrap();
+        }
+        let (send, hints) = mpsc::channel();
+        let watch = Watch::new(&f.root, move |hint| drop(send.send(hint))).unwrap();
+        watch.add(&RelPath::root()).unwrap();
+        for dir in dirs {
+            watch.add(&rel(dir)).unwrap();
+        }
+        Watched {
+            f,
+            watch,
+            hints,
+            cookies: std::cell::Cell::new(0),
+        }
+    }
+
+    impl Watched {
+        /// All paths that were hinted at since the last call, in order, none twice.
+        fn dirty(&self) -> Vec<String> {
+            let cookie = self.cookies.get() + 1;
+            self.cookies.set(cookie);
+            self.watch.cookie(cookie).unwrap();
+            let mut paths: Vec<String> = Vec::new();
+            loop {
+                match self.hints.recv_timeout(Duration::from_secs(10)).unwrap() {
+                    Hint::Dirty(path) if paths.iter().any(|p| *p == path.to_string()) => {}
+                    Hint::Dirty(path) => paths.push(path.to_string()),
+                    Hint::Cookie(n) => {
+                        assert_eq!(n, cookie);
+                        return paths;
+                    }
+                    other => panic!("{other:?}"),
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn changes_are_hinted_at_before_the_cookie_and_reading_is_not() {
+        let w = watched(&["d"]);
+        w.f.put("a", "x");
+        assert_eq!(w.dirty(), ["a"]);
+        w.f.put("d/b", "x");
+        fs::rename(w.f.at("a"), w.f.at("d/c")).unwrap();
+        assert_eq!(w.dirty(), ["d/b", "a", "d/c"]);
+        w.f.get("d/b");
+        fs::read_dir(w.f.at("d")).unwrap().count();
+        assert!(w.dirty().is_empty());
+        fs::remove_file(w.f.at("d/b")).unwrap();
+        assert_eq!(w.dirty(), ["d/b"]);
+        let permissions = fs::metadata(w.f.at("d/c")).unwrap().permissions();
+        fs::set_permissions(w.f.at("d/c"), permissions).unwrap();
+        assert_eq!(w.dirty(), ["d/c"]);
+        fs::create_dir(w.f.at("n")).unwrap();
+        w.f.put("n/unseen", "x");
+        assert_eq!(w.dirty(), ["n"]);
+        w.f.put(b"d/\xff", "x");
+        assert_eq!(w.dirty(), ["d/\\xff"]);
+        for n in 0..300 {
+            w.f.put(format!("d/{n}"), "x");
+        }
+        assert_eq!(w.dirty().len(), 300);
+    }
+
+    #[test]
+    fn our_own_files_give_no_hints() {
+        let w = watched(&[]);
+        w.f.temp("x");
+        w.f.put(".alike/other", "x");
+        w.f.put(".alike/cookie-x", "x");
+        assert!(w.dirty().is_empty());
+        w.f.put(".ALIKE/x", "x");
+        assert_eq!(w.dirty(), [""]);
+        fs::rename(w.f.at(".alike"), w.f.at("gone")).unwrap();
+        fs::rename(w.f.at("gone"), w.f.at(".alike")).unwrap();
+        assert_eq!(w.dirty(), ["", "gone"]);
+        fs::remove_dir_all(w.f.at(".alike")).unwrap();
+        assert!(w.watch.cookie(100).is_err());
+        w.f.root.ensure_own_dir([0; 16]).unwrap();
+        assert_eq!(w.dirty(), [""]);
+    }
+
+    #[test]
+    fn a_directory_removed_and_created_again_stays_watched() {
+        let w = watched(&["d", "d/e"]);
+        for i in 0..20 {
+            fs::remove_dir_all(w.f.at("d")).unwrap();
+            fs::create_dir_all(w.f.at("d/e")).unwrap();
+            // Whether or not the end of the old one was heard of yet.
+            if i % 2 == 0 {
+                w.dirty();
+            }
+            w.watch.add(&rel("d")).unwrap();
+            w.watch.add(&rel("d/e")).unwrap();
+            w.dirty();
+            w.f.put("d/e/x", "x");
+            assert_eq!(w.dirty(), ["d/e/x"]);
+            assert_eq!(w.watch.watched(), 3);
+        }
+    }
+
+    #[test]
+    fn a_moved_directory_is_hinted_at_under_its_new_path() {
+        let w = watched(&["d", "d/e"]);
+        fs::rename(w.f.at("d"), w.f.at("m")).unwrap();
+        assert_eq!(w.dirty(), ["d", "m"]);
+        // What a scan does: adds what is new, then gives up what is gone.
+        w.watch.add(&rel("m")).unwrap();
+        w.watch.add(&rel("m/e")).unwrap();
+        w.watch.remove_below(&rel("d"));
+        w.f.put("m/e/x", "x");
+        w.f.put("m/y", "y");
+        assert_eq!(w.dirty(), ["m/e/x", "m/y"]);
+        assert_eq!(w.watch.watched(), 3);
+        // And in the other order.
+        fs::rename(w.f.at("m"), w.f.at("n")).unwrap();
+        w.watch.remove_below(&rel("m"));
+        w.watch.add(&rel("n")).unwrap();
+        w.watch.add(&rel("n/e")).unwrap();
+        w.dirty();
+        w.f.put("n/e/x", "xx");
+        assert_eq!(w.dirty(), ["n/e/x"]);
+    }
+
+    #[test]
+    fn directories_that_change_places_are_told_apart() {
+        let w = watched(&["a", "b"]);
+        fs::rename(w.f.at("a"), w.f.at("t")).unwrap();
+        fs::rename(w.f.at("b"), w.f.at("a")).unwrap();
+        fs::rename(w.f.at("t"), w.f.at("b")).unwrap();
+        w.watch.add(&rel("a")).unwrap();
+        w.watch.add(&rel("b")).unwrap();
+        w.dirty();
+        w.f.put("a/x", "x");
+        assert_eq!(w.dirty(), ["a/x"]);
+        w.f.put("b/x", "x");
+        assert_eq!(w.dirty(), ["b/x"]);
+        assert_eq!(w.watch.watched(), 3);
+    }
+
+    #[test]
+    fn what_is_moved_out_is_not_hinted_at() {
+        let w = watched(&["d", "d/e", "dd"]);
+        let outside = tempfile::tempdir().unwrap();
+        fs::rename(w.f.at("d"), outside.path().join("d")).unwrap();
+        w.watch.remove_below(&rel("d"));
+        w.dirty();
+        fs::write(outside.path().join("d/e/x"), "x").unwrap();
+        assert!(w.dirty().is_empty());
+        w.f.put("dd/x", "x");
+        assert_eq!(w.dirty(), ["dd/x"]);
+        assert!(matches!(w.watch.add(&rel("d")), Err(WatchError::Gone)));
+        std::os::unix::fs::symlink(outside.path(), w.f.at("d")).unwrap();
+        assert!(matches!(w.watch.add(&rel("d")), Err(WatchError::Gone)));
+        assert!(matches!(w.watch.add(&rel("d/d")), Err(WatchError::Gone)));
+    }
+
+    #[test]
+    fn an_overflow_is_told() {
+        let f = folder();
+        let (send, hints) = mpsc::channel();
+        let (go, wait) = mpsc::channel::<()>();
+        let watch = Watch::new(&f.root, move |hint| {
+            let _ = wait.recv();
+            drop(send.send(hint));
+        })
+        .unwrap();
+        watch.add(&RelPath::root()).unwrap();
+        let limit = fs::read_to_string("/proc/sys/fs/inotify/max_queued_events").unwrap();
+        let limit: usize = limit.trim().parse().unwrap();
+        if limit > 100_000 {
+            return;
+        }
+        f.put("a", "");
+        f.put("b", "");
+        for i in 0..limit + 5000 {
+            // In turn, for equal events in a row are one.
+            let (path, mode) = (f.at(["a", "b"][i % 2]), rustix::fs::Mode::RWXU);
+            rustix::fs::chmod(path, mode).unwrap();
+        }
+        drop(go);
+        loop {
+            match hints.recv_timeout(Duration::from_secs(10)).unwrap() {
+                Hint::Overflow => break,
+                Hint::Dirty(_) => {}
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn dropped_it_ends() {
+        for gone in [false, true] {
+            let w = watched(&["d"]);
+            if gone {
+                fs::remove_dir_all(w.f.at(".alike")).unwrap();
+            }
+            drop(w.watch);
+            // The sender goes with the thread.
+            loop {
+                match w.hints.recv_timeout(Duration::from_secs(10)) {
+                    Ok(_) => {}
+                    Err(mpsc::RecvTimeoutError::Disconnected) => break,
+                    Err(mpsc::RecvTimeoutError::Timeout) => panic!("still there"),
+                }
+            }
+        }
     }
 }

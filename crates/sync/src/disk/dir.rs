@@ -89,6 +89,8 @@ impl Dir {
     }
 }
 
+// The types of these fields differ between machines.
+#[allow(clippy::unnecessary_cast)]
 pub(super) fn stat_of(stat: &rustix::fs::Stat) -> Stat {
     let kind = match FileType::from_raw_mode(stat.st_mode) {
         FileType::RegularFile => Kind::File,

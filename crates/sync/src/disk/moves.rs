@@ -1,15 +1,31 @@
 //! The moves: what changes users' files. Each looks at what is there before it acts, and again at what came
 //! out, because between the two somebody may have saved. What was not expected goes back to its path.
 
+use std::sync::atomic::Ordering;
+
 use alike_core::path::RelPath;
 use alike_core::record::Value;
 use alike_store::Fingerprint;
 use rustix::fs::{AtFlags, Mode, RenameFlags};
 use rustix::io::Errno;
 
-use super::own::TMP;
 use super::temp::ASIDE;
 use super::{Buffer, Content, Dir, Expected, Kind, MoveError, Place, Root, Stat, Ways, failed, io_failed};
+
+#[cfg(test)]
+mod tests;
+
+/// What somebody else does at each point of a move at which that matters, in turn.
+#[cfg(test)]
+#[derive(Default)]
+pub(super) struct Meanwhile(std::sync::Mutex<std::collections::VecDeque<Box<dyn FnOnce() + Send>>>);
+
+#[cfg(test)]
+impl std::fmt::Debug for Meanwhile {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Meanwhile")
+    }
+}
 
 /// How often two parties may change one path in turn before we stop and keep what we hold.
 const SWAP_TRIES: usize = 8;
@@ -35,24 +51,32 @@ impl Root {
         let tmp = self.tmp_for(path)?;
         let before = as_expected(&place, expect)?;
         let ours = inherit(&tmp, temp, &before, self.temp_stat(&tmp, temp, path)?, path)?;
-        if let Err(errno) = self.exchange(&tmp, temp, &place) {
+        if !Ways::has(&self.ways.exchange) {
+            return self.replace_in_steps(&tmp, temp, &place, &before, &ours, expect);
+        }
+        // From here on nothing under this name is ever removed, wherever we are killed.
+        let aside = self.fresh_name(ASIDE);
+        self.rename_new(&tmp, temp, &tmp, &aside)
+            .map_err(|errno| failed("replace", path, errno))?;
+        self.meanwhile();
+        if let Err(errno) = exchange(&tmp, &aside, &place) {
+            self.give_back(&tmp, &aside, temp);
             return match errno {
                 Errno::NOENT | Errno::NOTDIR => Err(MoveError::Changed),
                 Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP => {
-                    self.ways
-                        .exchange
-                        .store(false, std::sync::atomic::Ordering::Relaxed);
+                    self.ways.exchange.store(false, Ordering::Relaxed);
                     self.replace_in_steps(&tmp, temp, &place, &before, &ours, expect)
                 }
                 errno => Err(failed("replace", path, errno)),
             };
         }
-        let out = self.temp_stat(&tmp, temp, path)?;
+        let out = self.temp_stat(&tmp, &aside, path)?;
         if !out.is_same_but_renamed(&before) {
-            self.swap_back(&tmp, temp, &place, &ours);
+            self.meanwhile();
+            self.swap_back(&tmp, &aside, &place, &ours, temp);
             return Err(MoveError::Changed);
         }
-        self.keep_displaced(&tmp, temp, &expect.value);
+        self.keep_displaced_as(&tmp, &aside, &expect.value);
         landed(&place, &ours)
     }
 
@@ -61,8 +85,9 @@ impl Root {
         let place = self.place(path)?;
         let tmp = self.tmp_for(path)?;
         let before = as_expected(&place, expect)?;
+        self.meanwhile();
         let aside = self.take_aside(&tmp, &place, &before)?;
-        self.keep_displaced(&tmp, &aside, &expect.value);
+        self.keep_displaced_as(&tmp, &aside, &expect.value);
         Ok(())
     }
 
@@ -151,19 +176,6 @@ impl Root {
         }
     }
 
-    fn exchange(&self, tmp: &Dir, temp: &[u8], place: &Place) -> rustix::io::Result<()> {
-        if !Ways::has(&self.ways.exchange) {
-            return Err(Errno::INVAL);
-        }
-        rustix::fs::renameat_with(
-            tmp,
-            temp,
-            &place.dir,
-            place.name.as_bytes(),
-            RenameFlags::EXCHANGE,
-        )
-    }
-
     /// Where names cannot be exchanged: the old one is moved away, then the new one moved in. The path is
     /// empty for a moment, but nothing is lost whatever happens in it.
     fn replace_in_steps(
@@ -175,12 +187,14 @@ impl Root {
         ours: &Stat,
         expect: &Expected,
     ) -> Result<Fingerprint, MoveError> {
+        self.meanwhile();
         let aside = self.take_aside(tmp, place, before)?;
+        self.meanwhile();
         let put = self.rename_new(tmp, temp, &place.dir, place.name.as_bytes());
         if put.is_err() && put != Err(Errno::EXIST) {
             self.put_back(tmp, &aside, place);
         } else {
-            self.keep_displaced(tmp, &aside, &expect.value);
+            self.keep_displaced_as(tmp, &aside, &expect.value);
         }
         match put {
             Ok(()) => landed(place, ours),
@@ -193,9 +207,11 @@ impl Root {
     fn take_aside(&self, tmp: &Dir, place: &Place, before: &Stat) -> Result<Vec<u8>, MoveError> {
         let aside = self.fresh_name(ASIDE);
         self.rename_new(&place.dir, place.name.as_bytes(), tmp, &aside)
-            .map_err(|errno| match errno {
-                Errno::NOENT | Errno::NOTDIR => MoveError::Changed,
-                errno => failed("move away", &place.path, errno),
+            .map_err(|errno| match (errno, place.stat()) {
+                (Errno::NOENT | Errno::NOTDIR, _) => MoveError::Changed,
+                // Not every way of moving can move a directory.
+                (_, Ok(now)) if now.is_none_or(|now| now.kind != before.kind) => MoveError::Changed,
+                (errno, _) => failed("move away", &place.path, errno),
             })?;
         let out = tmp
             .stat(&aside)
@@ -203,6 +219,7 @@ impl Root {
         if out.is_some_and(|out| out.is_same_but_renamed(before)) {
             return Ok(aside);
         }
+        self.meanwhile();
         self.put_back(tmp, &aside, place);
         Err(MoveError::Changed)
     }
@@ -216,23 +233,24 @@ impl Root {
     }
 
     /// Undoes an exchange that brought out what was not expected, until what it brings out is what we had put
-    /// there: everything else is newer than what we hold.
-    fn swap_back(&self, tmp: &Dir, temp: &[u8], place: &Place, ours: &Stat) {
+    /// there: everything else is newer than what we hold. Ours gets its name `temp` again.
+    fn swap_back(&self, tmp: &Dir, aside: &[u8], place: &Place, ours: &Stat, temp: &[u8]) {
         let mut put = ours.fingerprint.ino;
         for _ in 0..SWAP_TRIES {
-            let Ok(Some(held)) = tmp.stat(temp) else { break };
-            match self.exchange(tmp, temp, place) {
+            let Ok(Some(held)) = tmp.stat(aside) else { break };
+            match exchange(tmp, aside, place) {
                 Ok(()) => {}
                 // Ours was removed: what we hold goes back all the same.
-                Err(Errno::NOENT) => match self.rename_new(tmp, temp, &place.dir, place.name.as_bytes()) {
+                Err(Errno::NOENT) => match self.rename_new(tmp, aside, &place.dir, place.name.as_bytes()) {
                     Ok(()) => return,
                     Err(Errno::EXIST) => continue,
                     Err(_) => break,
                 },
                 Err(_) => break,
             }
-            let Ok(Some(out)) = tmp.stat(temp) else { break };
+            let Ok(Some(out)) = tmp.stat(aside) else { break };
             if out.is_same_but_renamed(ours) {
+                self.give_back(tmp, aside, temp);
                 return;
             }
             if out.fingerprint.ino == put {
@@ -240,31 +258,30 @@ impl Root {
             }
             put = held.fingerprint.ino;
         }
-        // What is under the temporary name now is not ours, or was written to: it is no temporary file.
-        let aside = self.fresh_name(ASIDE);
-        match self.rename_new(tmp, temp, tmp, &aside) {
-            Ok(()) => self.keep_whatever(tmp, &aside),
-            Err(errno) => tracing::warn!(path = %place.path, %errno, "a version stays in .alike/tmp"),
+        // What we hold now is not ours, or was written to: it is no temporary file any more.
+        self.keep_whatever(tmp, aside);
+    }
+
+    /// A temporary file that was not used gets its name again.
+    fn give_back(&self, tmp: &Dir, aside: &[u8], temp: &[u8]) {
+        if let Err(errno) = self.rename_new(tmp, aside, tmp, temp) {
+            tracing::debug!(%errno, "a temporary file did not get its name again");
         }
     }
 
     /// Keeps what was displaced and is known to be `value`. If that fails it stays in `.alike/tmp`, under a
     /// name that is never removed.
-    fn keep_displaced(&self, tmp: &Dir, name: &[u8], value: &Value) {
+    fn keep_displaced_as(&self, tmp: &Dir, aside: &[u8], value: &Value) {
         let kept = match value {
-            Value::File { digest, .. } => self.keep_as(tmp, name, digest),
+            Value::File { digest, .. } => self.keep_as(tmp, aside, digest),
             // The target is in the record; nothing else is in a link.
             Value::Symlink { .. } => {
-                rustix::fs::unlinkat(tmp, name, AtFlags::empty()).map_err(std::io::Error::from)
+                rustix::fs::unlinkat(tmp, aside, AtFlags::empty()).map_err(std::io::Error::from)
             }
             Value::Dir => Ok(()),
         };
-        let Err(error) = kept else { return };
-        tracing::warn!(%error, "a displaced version stays in .alike/tmp for now");
-        if !name.starts_with(ASIDE)
-            && let Err(errno) = self.rename_new(tmp, name, tmp, &self.fresh_name(ASIDE))
-        {
-            tracing::error!(name = %name.escape_ascii(), %errno, "a displaced version could not be renamed");
+        if let Err(error) = kept {
+            tracing::warn!(%error, "a displaced version stays in .alike/tmp for now");
         }
     }
 
@@ -275,12 +292,21 @@ impl Root {
         }
     }
 
+    /// Where tests let somebody else act, in the middle of a move.
+    #[cfg(test)]
+    fn meanwhile(&self) {
+        let act = self.meanwhile.0.lock().expect("not poisoned").pop_front();
+        if let Some(act) = act {
+            act();
+        }
+    }
+
+    #[cfg(not(test))]
+    fn meanwhile(&self) {}
+
     fn tmp_for(&self, path: &RelPath) -> Result<Dir, MoveError> {
-        self.own_dir(TMP)
-            .map_err(|errno| match failed("open .alike/tmp for", path, errno) {
-                MoveError::Io { what, path, source } => MoveError::Io { what, path, source },
-                other => other,
-            })
+        self.tmp()
+            .map_err(|errno| failed("open .alike/tmp for", path, errno))
     }
 
     fn temp_stat(&self, tmp: &Dir, temp: &[u8], path: &RelPath) -> Result<Stat, MoveError> {
@@ -293,6 +319,16 @@ impl Root {
             .map_err(io)?
             .ok_or_else(|| io(std::io::ErrorKind::NotFound.into()))
     }
+}
+
+fn exchange(tmp: &Dir, temp: &[u8], place: &Place) -> rustix::io::Result<()> {
+    rustix::fs::renameat_with(
+        tmp,
+        temp,
+        &place.dir,
+        place.name.as_bytes(),
+        RenameFlags::EXCHANGE,
+    )
 }
 
 /// What is at the place, if that is what MAT says.

@@ -70,7 +70,10 @@ impl Root {
     pub fn check(&self, marker: &[u8; 16]) -> Result<(), String> {
         self.check_place()?;
         match self.read_marker() {
-            Ok(found) if found == *marker => Ok(()),
+            Ok(found) if found == *marker => {
+                self.marker.get_or_init(|| found);
+                Ok(())
+            }
             Ok(_) => Err(format!("{} is marked as another folder", self.path.display())),
             Err(NoMarker::Missing) => Err(format!(
                 "the marker {}/.alike/marker is missing",
@@ -87,7 +90,7 @@ impl Root {
         }
     }
 
-    /// The same with the marker that [`Root::ensure_own_dir`] found; without it, of the place alone.
+    /// The same with the marker that was found before; without one, of the place alone.
     pub(crate) fn check_known(&self) -> Result<(), String> {
         match self.marker.get() {
             Some(marker) => self.check(marker),

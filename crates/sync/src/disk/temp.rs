@@ -45,8 +45,15 @@ fn umask() -> u32 {
 }
 
 impl Root {
-    fn tmp(&self) -> rustix::io::Result<Dir> {
-        self.own_dir(TMP)
+    pub(super) fn tmp(&self) -> rustix::io::Result<Dir> {
+        match self.own_dir(TMP) {
+            // Somebody tidied up.
+            Err(Errno::NOENT) => {
+                rustix::fs::mkdirat(&self.fd, TMP, Mode::RWXU)?;
+                self.own_dir(TMP)
+            }
+            other => other,
+        }
     }
 
     /// A name that nothing in `.alike/tmp` has.
@@ -105,8 +112,7 @@ impl Root {
         }
     }
 
-    /// Removes a temporary file, if it is there. Not one that holds what was found at a path; and see
-    /// [`Root::keep_temp`] for one that may have been exchanged.
+    /// Removes a temporary file, if it is there. Not one that holds what was found at a path.
     pub fn remove_temp(&self, name: &[u8]) {
         if check_name(name).is_err() {
             return;
@@ -134,43 +140,46 @@ impl Root {
         Ok(rustix::fs::futimens(file, &times(mtime_ns))?)
     }
 
-    /// Empties `.alike/tmp`, but for the names that `keep` wants. What was displaced there when alike was
-    /// stopped goes to the objects instead.
+    /// Empties `.alike/tmp`, but for the names that `keep` wants, and for what was displaced.
     pub fn clear_temps(&self, keep: impl Fn(&[u8]) -> bool) -> io::Result<()> {
         let tmp = self.tmp()?;
         for (name, _) in tmp.entries()? {
-            if keep(&name) {
+            let is_dir = |stat: Option<Stat>| stat.is_none_or(|stat| stat.kind == Kind::Dir);
+            if name.starts_with(ASIDE) || keep(&name) || is_dir(tmp.stat(&name)?) {
                 continue;
             }
-            let Some(stat) = tmp.stat(&name)? else { continue };
-            match stat.kind {
-                Kind::File if name.starts_with(ASIDE) => {
-                    self.keep_as_found(&tmp, &name)?;
-                }
-                // A link or directory that was found at a path, and whose place was taken at once: rare
-                // enough to leave to whoever looks for it.
-                _ if name.starts_with(ASIDE) => {}
-                Kind::Dir => {}
-                _ => rustix::fs::unlinkat(&tmp, &name[..], AtFlags::empty())?,
-            }
+            rustix::fs::unlinkat(&tmp, &name[..], AtFlags::empty())?;
         }
         Ok(())
     }
 
-    /// Puts a temporary file into the objects under the digest of what is in it now. For one that may have
-    /// been exchanged with what was at a path before alike was stopped. `None`: not there, or a link, which
-    /// is removed.
-    pub fn keep_temp(&self, name: &[u8]) -> io::Result<Option<Digest>> {
+    /// Puts a temporary file into the objects, under the digest of what is in it: it may have been exchanged
+    /// with what was at a path before alike was stopped. A link goes: its target is in the record.
+    pub fn keep_temp(&self, name: &[u8]) -> io::Result<()> {
         check_name(name)?;
         let tmp = self.tmp()?;
         match tmp.stat(name)?.map(|stat| stat.kind) {
-            Some(Kind::File) => self.keep_as_found(&tmp, name).map(Some),
-            Some(Kind::Symlink) => {
-                rustix::fs::unlinkat(&tmp, name, AtFlags::empty())?;
-                Ok(None)
-            }
-            _ => Ok(None),
+            Some(Kind::File) => self.keep_as_found(&tmp, name).map(drop),
+            Some(Kind::Symlink) => Ok(rustix::fs::unlinkat(&tmp, name, AtFlags::empty())?),
+            _ => Ok(()),
         }
+    }
+
+    /// Puts what alike held when it was stopped in the middle of a move into the objects, each under the
+    /// digest of what is in it. To be called before any move; nothing in there is thrown away unseen.
+    pub fn keep_displaced(&self) -> io::Result<()> {
+        let tmp = self.tmp()?;
+        for (name, _) in tmp.entries()? {
+            // Links and directories get here only if somebody put them at a path in the moment in which
+            // it was changed, and something else in the next: left to whoever looks for them.
+            if !name.starts_with(ASIDE) || tmp.stat(&name)?.is_none_or(|stat| stat.kind != Kind::File) {
+                continue;
+            }
+            if let Err(error) = self.keep_as_found(&tmp, &name) {
+                tracing::warn!(name = %name.escape_ascii(), %error, "a displaced version stays in .alike/tmp");
+            }
+        }
+        Ok(())
     }
 
     /// Copies the content of a local file into a new temporary file (cloned where the file system can), and

@@ -107,7 +107,7 @@ impl Engine {
             problems: view.problems.len(),
             frozen: view.frozen.clone(),
             in_sync: folder.sessions.values().any(|s| s.in_sync()) && view.pending_files == 0,
-            scanned: folder.activity().complete,
+            scanned: folder.activity().complete && view.head.scanned,
         };
         let summary = view.head.summary;
         let newest_problem = view

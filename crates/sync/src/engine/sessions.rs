@@ -69,16 +69,6 @@ impl Engine {
             Message::Announce(announce) => (announce.folder, Input::Theirs(announce)),
             Message::Ask(folder) => (folder, Input::Asked),
             Message::Withdraw(folder) => (folder, Input::Withdrawn),
-            Message::Unpaired => {
-                let name = known.row.name.clone();
-                self.journal.say(
-                    "problem",
-                    None,
-                    Some(name.clone()),
-                    format!("{name} has unpaired this device"),
-                );
-                return;
-            }
             Message::Hello(_) => return,
         };
         let key = self

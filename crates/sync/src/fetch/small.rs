@@ -46,12 +46,14 @@ pub(super) async fn local(place: &Arc<Place>, items: Vec<Item>) -> Result<(Vec<R
                     temp.filter(|temp| finish(&place.root, temp, head.is_exec(), head.mtime))
                 }
             };
-            match temp {
-                Some(temp) => ready.push(Ready {
+            match (temp, &head.value) {
+                (Some(temp), _) => ready.push(Ready {
                     item,
                     temp: Some(temp),
                 }),
-                None => rest.push(item),
+                (None, Value::File { .. }) => rest.push(item),
+                // A link that cannot be made here now stays pending; there is nothing to fetch for it.
+                (None, Value::Symlink { .. } | Value::Dir) => {}
             }
         }
         Ok((ready, rest))

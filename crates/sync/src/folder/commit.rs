@@ -119,11 +119,15 @@ impl<'a> Draft<'a> {
 impl Folder {
     /// Commits a batch of findings.
     pub(super) fn found(&mut self, batch: Vec<Found>) -> Result<(), Error> {
-        let mut changed = Vec::new();
+        // By path: where one batch has two findings of a path, the later look is the true one. Taken as two
+        // writes they would be each other's conflict.
+        let mut changed = BTreeMap::new();
         let mut touched = Vec::new();
         for found in batch {
             match found {
-                Found::Changed(finding) => changed.push(finding),
+                Found::Changed(finding) => {
+                    changed.insert(finding.path.clone(), finding);
+                }
                 Found::Touched(finding) => touched.push(finding),
                 Found::Problem { path, reason, hint } => {
                     self.scan_problems.insert(path, Problem { reason, hint });
@@ -143,7 +147,7 @@ impl Folder {
         let store = self.place.store.clone();
         let snapshot = store.snapshot()?;
         let before = self.head.clone();
-        match self.draft_found(&snapshot, changed, touched) {
+        match self.draft_found(&snapshot, changed.into_values().collect(), touched) {
             Ok(commit) => {
                 store.commit(self.place.key, commit)?;
                 Ok(())

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
 use alike_core::path::RelPath;
+use alike_core::record::Value;
 use tokio::sync::{oneshot, watch};
 
 use super::{FolderEvent, Place};
@@ -373,7 +374,7 @@ impl Scanner {
             .map(|(Target::Path(p) | Target::Tree(p))| p.clone())
             .collect();
         let _ = self.folder.send(FolderEvent::ScanBegins(paths));
-        let complete = self.scan_targets(targets);
+        let complete = self.scan_targets(targets, full);
         let _ = self.folder.send(FolderEvent::ScanEnds {
             full: full && complete,
         });
@@ -381,9 +382,9 @@ impl Scanner {
         complete
     }
 
-    fn scan_targets(&mut self, targets: Vec<Target>) -> bool {
+    fn scan_targets(&mut self, targets: Vec<Target>, full: bool) -> bool {
         let busy: Mutex<Vec<RelPath>> = Mutex::new(Vec::new());
-        let new_dirs: Mutex<HashSet<RelPath>> = Mutex::new(HashSet::new());
+        let newly: Mutex<HashSet<RelPath>> = Mutex::new(HashSet::new());
         let no_watches: Mutex<Option<String>> = Mutex::new(None);
         let result = {
             let snapshot = match self.place.store.snapshot() {
@@ -398,10 +399,12 @@ impl Scanner {
             let on_dir = |dir: &RelPath| {
                 let Some(watch) = watch else { return };
                 match watch.add(dir) {
-                    Ok(()) => {
-                        new_dirs.lock().expect("never poisoned").insert(dir.clone());
+                    Ok(false) => {}
+                    Ok(true) => {
+                        newly.lock().expect("never poisoned").insert(dir.clone());
                     }
-                    Err(WatchError::Gone) => {}
+                    // The scan itself says what is the matter with them.
+                    Err(WatchError::Gone | WatchError::Denied) => {}
                     Err(error) => *no_watches.lock().expect("never poisoned") = Some(error.to_string()),
                 }
             };
@@ -437,11 +440,12 @@ impl Scanner {
         }
         match result {
             Ok(report) => {
-                self.rewatch(
-                    &report.gone_dirs,
-                    new_dirs.into_inner().expect("never poisoned"),
-                    now,
-                );
+                if let Some(watch) = &self.watch {
+                    report.gone_dirs.iter().for_each(|dir| watch.remove_below(dir));
+                }
+                if !full {
+                    self.look_below(newly.into_inner().expect("never poisoned"), now);
+                }
                 report.complete
             }
             Err(error) => {
@@ -451,26 +455,20 @@ impl Scanner {
         }
     }
 
-    /// A directory that was moved keeps its watch under the old name: let go of the old names, then watch the
-    /// directories of this run anew, and look at them once more for what fell between.
-    fn rewatch(&mut self, gone: &[RelPath], seen: HashSet<RelPath>, now: Instant) {
-        let Some(watch) = self.watch.take() else { return };
-        if gone.is_empty() {
-            self.watch = Some(watch);
-            return;
-        }
-        gone.iter().for_each(|dir| watch.remove_below(dir));
-        let again: Vec<RelPath> = seen
-            .into_iter()
-            .filter(|dir| !gone.iter().any(|g| dir.is_within(g)))
-            .collect();
-        for dir in again {
-            watch.remove_below(&dir);
-            if watch.add(&dir).is_ok() {
-                self.mark(dir, now);
+    /// Directories that the index knew but nobody watched (they were just made by an apply, or could not be
+    /// read before) may have members like that: those are looked at next, each once.
+    fn look_below(&mut self, newly: HashSet<RelPath>, now: Instant) {
+        let Ok(snapshot) = self.place.store.snapshot() else { return };
+        let mut below = Vec::new();
+        for dir in newly {
+            for (name, row) in snapshot.index_dir(self.place.key, &dir).unwrap_or_default() {
+                let path = dir.join(&name);
+                if row.mat.value == Value::Dir && !self.watch.as_ref().is_some_and(|w| w.is_watched(&path)) {
+                    below.push(path);
+                }
             }
         }
-        self.watch = Some(watch);
+        below.into_iter().for_each(|path| self.mark(path, now));
     }
 
     fn show(&mut self) {

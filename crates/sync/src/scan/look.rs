@@ -1,6 +1,7 @@
 //! One name: what is there, against what the index says. Never walks.
 
 use std::io;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use alike_core::observe::Seen;
 use alike_core::path::{MAX_PATH, Name, RelPath};
@@ -15,20 +16,23 @@ const MAX_TARGET: usize = MAX_PATH - 1;
 /// How often a link that changes while it is read is tried.
 const TRIES: usize = 2;
 
-/// When the clock of a file system can be trusted to tell two changes apart.
+/// What is known of the clock that a file system's times come from.
 #[derive(Clone, Copy)]
 pub(super) struct Clock {
     /// When the scan began (ns since 1970).
     pub(super) start: i64,
     /// How coarse times are (ns).
     pub(super) grain: i64,
+    /// Is it this machine's clock?
+    pub(super) is_ours: bool,
 }
 
 /// Grain of a time that was kept without a fraction: an old ext3, a server, an archive. 2 s, as on FAT.
 const WHOLE_SECONDS: i64 = 2_000_000_000;
 
 impl Clock {
-    /// Could it change again without its fingerprint telling?
+    /// Could it change again without its fingerprint telling? So it is if a change now would get the times
+    /// that it has already. (Times that are still to come would not be given now.)
     fn is_racy(&self, stat: &Stat) -> bool {
         let print = &stat.fingerprint;
         let coarse = print.ctime_ns % 1_000_000_000 == 0;
@@ -37,8 +41,19 @@ impl Clock {
         } else {
             self.grain
         };
-        print.mtime_ns.max(print.ctime_ns) >= self.start.saturating_sub(grain)
+        let since = self.start.saturating_sub(grain);
+        let until = |time: i64| !self.is_ours || time <= now_ns().saturating_add(grain);
+        [print.mtime_ns, print.ctime_ns]
+            .into_iter()
+            .any(|time| time >= since && until(time))
     }
+}
+
+/// Nanoseconds since 1970.
+pub(super) fn now_ns() -> i64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |d| i64::try_from(d.as_nanos()).unwrap_or(i64::MAX))
 }
 
 /// Does the index say all there is to say about a file or link?

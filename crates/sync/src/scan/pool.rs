@@ -2,13 +2,16 @@
 
 use std::sync::{Condvar, Mutex};
 use std::thread;
+use std::time::{Duration, Instant};
 
 /// Threads at least: hashing and walking overlap even on one core, since both wait for the disk.
 const MIN_THREADS: usize = 2;
 /// Threads at most: more than this only fight over the disk.
 const MAX_THREADS: usize = 4;
-/// Jobs that the calling thread does alone before others are started: a saved file needs no threads.
+/// What the calling thread does alone before others are started: a saved file needs no threads.
 const ALONE: usize = 16;
+/// And for how long.
+const ALONE_TIME: Duration = Duration::from_millis(2);
 
 /// What is still to be done.
 pub(crate) struct Pool<J> {
@@ -61,7 +64,11 @@ impl<J: Send> Pool<J> {
     /// Does all jobs, and those that they push, and returns when none is left. Each thread makes a `W`.
     pub(crate) fn run<W>(&self, worker: &(dyn Fn() -> W + Sync), work: &(dyn Fn(&mut W, J) + Sync)) {
         let mut own = worker();
+        let begun = Instant::now();
         for _ in 0..ALONE {
+            if begun.elapsed() > ALONE_TIME {
+                break;
+            }
             match self.try_next() {
                 Some(job) => self.work(&mut own, job, work),
                 None => break,

@@ -5,7 +5,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use alike_core::path::{MAX_DEPTH, MAX_PATH, Name, OWN_DIR, PathError, RelPath};
 use alike_core::record::Value;
@@ -16,12 +15,14 @@ use super::batch::Batches;
 use super::look::{self, Clock, Look};
 use super::pool::Pool;
 use super::{Finding, Found, Scan, ScanError, ScanReport, Target};
-use crate::disk::{Buffer, Dir, Kind, Stat};
+use crate::disk::{Buffer, Content, Dir, Kind, Stat};
 
 /// Members of a directory that are one job; a directory with more is shared by the threads.
 const PART: usize = 512;
 /// A file over this many bytes is a job of its own.
 const LONG: u64 = 4 * 1024 * 1024;
+/// Files of about this many bytes are hashed in one job (a few milliseconds); with more of them, threads share.
+const SHARE: u64 = 16 * 1024 * 1024;
 /// How often a directory that changes while it is listed is listed again.
 const LIST_TRIES: usize = 3;
 /// How coarse the times of most file systems are: a tick of the kernel (ns).
@@ -54,8 +55,8 @@ enum Job {
     Dir(RelPath, Depth),
     /// Look at some of its members.
     Part(RelPath, Depth, Vec<Member>),
-    /// Hash one large file.
-    Long(RelPath, Member),
+    /// Hash some files in it, and read links.
+    Content(RelPath, Vec<Member>),
 }
 
 /// What is gone, until the end of the run.
@@ -94,10 +95,7 @@ pub(super) fn run(
     scan.root.check_known().map_err(ScanError::Root)?;
     let run = Run {
         scan,
-        clock: Clock {
-            start: now_ns(),
-            grain: grain(scan),
-        },
+        clock: clock(scan),
         pool: Pool::new(),
         batches: Batches::new(out),
         gone: Mutex::default(),
@@ -129,14 +127,8 @@ pub(super) fn run(
     })
 }
 
-fn now_ns() -> i64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |d| i64::try_from(d.as_nanos()).unwrap_or(i64::MAX))
-}
-
-/// FAT, exFAT, HFS+, SMB, NFS and FUSE: even seconds, or another machine's clock.
-fn grain(scan: &Scan<'_>) -> i64 {
+fn clock(scan: &Scan<'_>) -> Clock {
+    // FAT, exFAT, HFS+, SMB, NFS and FUSE: even seconds, or another machine's clock.
     const COARSE: [u32; 8] = [
         0x4d44,
         0x2011_bab0,
@@ -147,9 +139,14 @@ fn grain(scan: &Scan<'_>) -> i64 {
         0x6969,
         0x6573_5546,
     ];
-    match scan.root.file_system() {
-        Some(magic) if !COARSE.contains(&magic) => GRAIN,
-        _ => COARSE_GRAIN,
+    let fine = scan
+        .root
+        .file_system()
+        .is_some_and(|magic| !COARSE.contains(&magic));
+    Clock {
+        start: look::now_ns(),
+        grain: if fine { GRAIN } else { COARSE_GRAIN },
+        is_ours: fine,
     }
 }
 
@@ -211,9 +208,12 @@ impl Run<'_> {
                     Ok(())
                 }
             },
-            Job::Long(dir, member) => {
+            Job::Content(dir, members) => {
                 match self.scan.root.dir(&dir) {
-                    Ok(open) => self.content(buffer, &open, &dir, member, None),
+                    Ok(open) => {
+                        let members = members.into_iter().map(|member| (member, None)).collect();
+                        self.contents(buffer, &open, &dir, members);
+                    }
                     Err(e) => self.no_dir(dir, &e),
                 }
                 Ok(())
@@ -319,7 +319,7 @@ impl Run<'_> {
             dir.depth() >= MAX_DEPTH,
         );
         let mut files = 0;
-        let mut to_hash = Vec::new();
+        let (mut changed, mut bytes) = (Vec::new(), 0);
         for member in members {
             let name = member.name.as_bytes();
             if deepest || name.len() > room {
@@ -346,27 +346,46 @@ impl Run<'_> {
                     if look::is_unchanged(&stat, member.base.as_ref()) {
                         continue;
                     }
-                    if stat.kind == Kind::File && stat.fingerprint.size > LONG {
-                        self.pool.push_long(Job::Long(dir.clone(), member));
-                    } else {
-                        to_hash.push((member, stat));
+                    let size = stat.fingerprint.size;
+                    if stat.kind == Kind::File && size > LONG {
+                        self.pool.push_long(Job::Content(dir.clone(), vec![member]));
+                        continue;
                     }
+                    if bytes > SHARE {
+                        let job = changed.drain(..).map(|(member, _)| member).collect();
+                        self.pool.push(Job::Content(dir.clone(), job));
+                        bytes = 0;
+                    }
+                    bytes += size;
+                    changed.push((member, Some(stat)));
                 }
             }
         }
         self.files.fetch_add(files, Ordering::Relaxed);
-        for (member, stat) in to_hash {
-            if stat.kind == Kind::File {
-                self.content(buffer, open, dir, member, Some(stat));
-            } else {
-                let path = dir.join(&member.name);
-                let had_dir = is_dir_row(member.base.as_ref());
-                let look = look::of_link(open, &member.name, path.clone(), member.base, self.clock);
-                self.looked(path, had_dir, look);
-            }
+        self.contents(buffer, open, dir, changed);
+    }
+
+    /// Hashes files and reads links, each with what it was a moment ago.
+    fn contents(&self, buffer: &mut Buffer, open: &Dir, dir: &RelPath, members: Vec<(Member, Option<Stat>)>) {
+        for (member, stat) in members {
             if (self.scan.cancelled)() {
                 return;
             }
+            let path = dir.join(&member.name);
+            let had_dir = is_dir_row(member.base.as_ref());
+            let is_link = match stat {
+                Some(stat) => stat.kind == Kind::Symlink,
+                None => {
+                    matches!(open.stat(member.name.as_bytes()), Ok(Some(now)) if now.kind == Kind::Symlink)
+                }
+            };
+            let look = if is_link {
+                look::of_link(open, &member.name, path.clone(), member.base, self.clock)
+            } else {
+                let content = self.hash(buffer, open, &member.name, stat);
+                look::of_content(path.clone(), content, member.base, self.clock)
+            };
+            self.looked(path, had_dir, look);
         }
     }
 
@@ -387,27 +406,13 @@ impl Run<'_> {
         }
     }
 
-    /// Hashes one file; `stat` is what it was a moment ago.
-    fn content(&self, buffer: &mut Buffer, open: &Dir, dir: &RelPath, member: Member, stat: Option<Stat>) {
-        let path = dir.join(&member.name);
-        let had_dir = is_dir_row(member.base.as_ref());
+    fn hash(&self, buffer: &mut Buffer, open: &Dir, name: &Name, stat: Option<Stat>) -> io::Result<Content> {
         let mut tick = |bytes| {
             self.hashed.fetch_add(bytes, Ordering::Relaxed);
             self.batches.tick();
             !(self.scan.cancelled)()
         };
-        let content = open.hash(
-            member.name.as_bytes(),
-            stat,
-            buffer,
-            self.scan.keep_outboards,
-            &mut tick,
-        );
-        self.looked(
-            path.clone(),
-            had_dir,
-            look::of_content(path, content, member.base, self.clock),
-        );
+        open.hash(name.as_bytes(), stat, buffer, self.scan.keep_outboards, &mut tick)
     }
 
     fn looked(&self, path: RelPath, had_dir: bool, look: Look) {
