@@ -56,10 +56,25 @@ pub fn conflict_name(original: &Name, key: Digest, digits: usize) -> Name {
         .rposition(|&b| b == b'.')
         .filter(|&at| at > 0 && bytes.len() - at <= 32);
     let (stem, ext) = bytes.split_at(dot.unwrap_or(bytes.len()));
+    let stem = without_mark(stem);
     let mark = format!(" (conflict {})", &key.to_hex()[..digits.min(64)]);
     let room = MAX_NAME - mark.len() - ext.len();
     let stem = cut_text(stem, room);
     Name::new(&[stem, mark.as_bytes(), ext].concat()).expect("a name with a mark in it is a name")
+}
+
+/// The stem of the original, if this is a conflict copy's.
+fn without_mark(stem: &[u8]) -> &[u8] {
+    const MARK: &[u8] = b" (conflict ";
+    let at = stem.windows(MARK.len()).rposition(|w| w == MARK);
+    match at.map(|at| (at, &stem[at + MARK.len()..])) {
+        Some((at, [digits @ .., b')']))
+            if at > 0 && (8..=64).contains(&digits.len()) && digits.iter().all(u8::is_ascii_hexdigit) =>
+        {
+            &stem[..at]
+        }
+        _ => stem,
+    }
 }
 
 /// At most `room` bytes, not cutting a UTF-8 character in two.

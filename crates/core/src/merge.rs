@@ -165,6 +165,16 @@ pub(crate) fn note_changes(before: &[StateEntry], after: &[StateEntry], at: &Rel
 
 /// The records of one home path after a merge, before the closure.
 fn merge_records((x, vx): (&[Record], &Vector), (y, vy): (&[Record], &Vector)) -> Vec<Record> {
+    // The exec bit has a history of its own: a mark set on a version that has since been replaced still counts
+    // for the version that replaced it. But not one that the other side has seen: either it has it, or the
+    // file was deleted there with its mark.
+    let (from_x, from_y) = (newest_mark(x, vy), newest_mark(y, vx));
+    let marked = |mut record: Record, news: Option<ExecMark>| {
+        if let (Some(mark), Some(new), false) = (&mut record.exec, news, record.relocated) {
+            *mark = (*mark).max(new);
+        }
+        record
+    };
     let mut out = Vec::with_capacity(x.len().max(y.len()));
     let (mut i, mut j) = (0, 0);
     while i < x.len() || j < y.len() {
@@ -176,13 +186,13 @@ fn merge_records((x, vx): (&[Record], &Vector), (y, vy): (&[Record], &Vector)) -
         match order {
             Ordering::Less => {
                 if !vy.covers(x[i].dot) {
-                    out.push(x[i].clone());
+                    out.push(marked(x[i].clone(), from_y));
                 }
                 i += 1;
             }
             Ordering::Greater => {
                 if !vx.covers(y[j].dot) {
-                    out.push(y[j].clone());
+                    out.push(marked(y[j].clone(), from_x));
                 }
                 j += 1;
             }
@@ -190,25 +200,21 @@ fn merge_records((x, vx): (&[Record], &Vector), (y, vy): (&[Record], &Vector)) -
                 let mut both = x[i].clone();
                 both.relocated |= y[j].relocated;
                 both.exec = both.exec.max(y[j].exec);
-                out.push(both);
+                out.push(marked(both, from_x.max(from_y)));
                 i += 1;
                 j += 1;
             }
         }
     }
-    // The exec bit has a history of its own: a mark set on a version that has since been replaced still counts.
-    if let Some(newest) = newest_mark(x).max(newest_mark(y)) {
-        for record in out.iter_mut().filter(|r| !r.relocated) {
-            record.exec = record.exec.map(|mark| mark.max(newest));
-        }
-    }
     out
 }
 
-fn newest_mark(records: &[Record]) -> Option<ExecMark> {
+/// The newest mark that the other side has not seen.
+fn newest_mark(records: &[Record], other: &Vector) -> Option<ExecMark> {
     records
         .iter()
         .filter(|r| !r.relocated)
         .filter_map(|r| r.exec)
+        .filter(|mark| !other.covers(mark.dot))
         .max()
 }

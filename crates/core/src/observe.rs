@@ -38,18 +38,19 @@ pub enum Meaning {
     Exec,
     /// Somebody deleted it: the old records go.
     Delete,
-    /// It is gone, and HEAD does not have it either: forget it.
+    /// It is gone, and so is its record (replaced or deleted elsewhere): forget it.
     Forget,
 }
 
-/// Decides. `head` is what HEAD shows at the path.
-pub fn observe(seen: Option<&Seen>, mat: Option<&Mat>, head: Option<&Shown>) -> Meaning {
+/// Decides. `head` is what HEAD shows at the path; `lives`: does any of MAT's records still live in HEAD, there
+/// or as a conflict copy?
+pub fn observe(seen: Option<&Seen>, mat: Option<&Mat>, head: Option<&Shown>, lives: bool) -> Meaning {
     match (seen, mat) {
         (None, None) => Meaning::Nothing,
-        // Where HEAD shows a newer version that was never here, killing the old records does not touch it: it
-        // will be materialised.
+        // Where HEAD shows a newer version that was never here, there is nothing of ours left to delete: the
+        // newer one will be materialised.
         (None, Some(_)) => {
-            if head.is_some() {
+            if lives {
                 Meaning::Delete
             } else {
                 Meaning::Forget

@@ -9,7 +9,7 @@ use crate::record::{Record, Value};
 use crate::tree::{self, Item, Nodes, TreeError};
 
 /// Most records with one home; more are refused as an attack (each is a version in conflict).
-pub const MAX_RECORDS: usize = 4096;
+pub const MAX_RECORDS: usize = 1 << 20;
 
 /// One name of a directory in the state tree.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -18,6 +18,9 @@ pub const MAX_LEAF: usize = 1024;
 const SHARD_BITS: u32 = 6;
 /// An inner node ends after about this many children (a power of two).
 const FAN_BITS: u32 = 5;
+/// No group ends before it has this many members: names made to be cut everywhere cannot make a tree that
+/// does not shrink from level to level.
+const MIN_GROUP: usize = 8;
 /// An inner list up to this long is not cut further.
 const MAX_TOP: usize = 64;
 /// Deepest nesting of inner nodes in one directory; far more than `MAX_LEAF.pow(..)` entries need.
@@ -150,13 +153,15 @@ pub fn write<T: Item>(entries: &[T], sink: &mut dyn FnMut(Digest, Vec<u8>)) -> D
     put(encode_inner(depth, &level))
 }
 
-/// Ends a group after each hash whose `bits` bits at `shift` are zero, or at [`MAX_LEAF`] members.
+/// Ends a group after each hash whose `bits` bits at `shift` are zero, at [`MIN_GROUP`] to [`MAX_LEAF`] members.
 fn cut(hashes: &[u32], shift: u32, bits: u32) -> Vec<std::ops::Range<usize>> {
     let mask = (1u32 << bits) - 1;
     let mut groups = Vec::new();
     let mut start = 0;
     for (i, hash) in hashes.iter().enumerate() {
-        if (hash >> shift) & mask == 0 || i + 1 - start == MAX_LEAF || i + 1 == hashes.len() {
+        let members = i + 1 - start;
+        let cut = (hash >> shift) & mask == 0 && members >= MIN_GROUP;
+        if cut || members == MAX_LEAF || i + 1 == hashes.len() {
             groups.push(start..i + 1);
             start = i + 1;
         }
@@ -196,6 +201,9 @@ pub fn decode<T: Item>(bytes: &[u8]) -> Result<Node<T>, DecodeError> {
         return Err(DecodeError::Limit("levels of a directory"));
     }
     let count = reader.varint()?;
+    if level > 0 && count == 0 {
+        return Err(DecodeError::NotCanonical("an inner node without shards"));
+    }
     if count > MAX_LEAF as u64 {
         return Err(DecodeError::Limit("entries of a node"));
     }
@@ -242,6 +250,10 @@ fn read_into<T: Item>(
 ) -> Result<(), TreeError> {
     let bytes = nodes.node(&digest)?.ok_or(TreeError::Missing(digest))?;
     match decode::<T>(&bytes).map_err(|e| TreeError::Bad(digest, e))? {
+        Node::Leaf(entries) if entries.is_empty() && above <= MAX_LEVELS => Err(TreeError::Bad(
+            digest,
+            DecodeError::NotCanonical("an empty shard"),
+        )),
         Node::Leaf(mut entries) => {
             if let (Some(last), Some(first)) = (out.last(), entries.first())
                 && last.name() >= first.name()
@@ -333,6 +345,17 @@ mod tests {
         assert!(bytes < 32 * 1024, "{bytes}");
         entries.remove(70_000);
         assert!(store(&entries, &mut nodes).1 < 32 * 1024);
+    }
+
+    #[test]
+    fn names_made_to_be_cut_everywhere_make_no_endless_tree() {
+        let groups = cut(&[0; 100_000], 0, SHARD_BITS);
+        assert!(
+            groups.iter().rev().skip(1).all(|g| g.len() == MIN_GROUP),
+            "shrinks by the same factor each level"
+        );
+        let groups = cut(&[u32::MAX; 5_000], 0, SHARD_BITS);
+        assert!(groups.iter().all(|g| g.len() <= MAX_LEAF));
     }
 
     #[test]

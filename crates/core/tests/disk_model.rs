@@ -182,7 +182,10 @@ impl Device {
             let seen = node.as_ref().map(Node::seen);
             let mat = self.mat.get(&at).cloned();
             let head = shown.get(&at);
-            match observe(seen.as_ref(), mat.as_ref(), head) {
+            let lives = mat
+                .as_ref()
+                .is_some_and(|m| shown.values().any(|s| s.dots.iter().any(|d| m.dots.contains(d))));
+            match observe(seen.as_ref(), mat.as_ref(), head, lives) {
                 Meaning::Nothing => {}
                 Meaning::Adopt => {
                     let head = head.expect("there is something to adopt");
@@ -210,6 +213,7 @@ impl Device {
                 }
                 Meaning::Forget => {
                     self.mat.remove(&at);
+                    deleted.push(at);
                 }
                 Meaning::Write => {
                     let node = node.expect("it is there");

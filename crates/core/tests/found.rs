@@ -145,5 +145,8 @@ fn deleting_a_version_that_lost_its_place_deletes_it() {
         shown.values().any(|s| s.dots == mat.dots),
         "it lives, at its conflict name"
     );
-    assert_eq!(observe(None, Some(&mat), shown.get(&path("n"))), Meaning::Delete);
+    assert_eq!(
+        observe(None, Some(&mat), shown.get(&path("n")), true),
+        Meaning::Delete
+    );
 }

@@ -406,7 +406,10 @@ fn an_edit_while_a_newer_head_is_not_applied_is_a_conflict() {
         exec: false,
     };
     let head = a.shown().remove(&path("a"));
-    assert_eq!(observe(Some(&seen), Some(&mat), head.as_ref()), Meaning::Write);
+    assert_eq!(
+        observe(Some(&seen), Some(&mat), head.as_ref(), false),
+        Meaning::Write
+    );
     // As the scan does: only what was on disk is replaced.
     let mut batch = write(&mut a, "a", "one");
     batch.kill = mat.dots.iter().map(|&d| (path("a"), d)).collect();
@@ -420,13 +423,7 @@ fn an_edit_while_a_newer_head_is_not_applied_is_a_conflict() {
 fn a_delete_while_a_newer_head_is_not_applied_leaves_the_newer() {
     let (mut a, mut b, mat) = not_applied_yet();
     let head = a.shown().remove(&path("a"));
-    assert_eq!(observe(None, Some(&mat), head.as_ref()), Meaning::Delete);
-    let batch = Batch {
-        kill: mat.dots.iter().map(|&d| (path("a"), d)).collect(),
-        ..Batch::default()
-    };
-    a.dot();
-    a.apply(&batch);
+    assert_eq!(observe(None, Some(&mat), head.as_ref(), false), Meaning::Forget);
     sync(&mut a, &mut b);
     assert_eq!(look(&a), ["a=two"]);
     assert_eq!(plan(a.shown().get(&path("a")), None), Op::Create);
@@ -448,7 +445,8 @@ fn findings_mean_what_they_should() {
     };
     let seen = |value: Value, exec: bool| Seen { value, exec };
     let mean = |seen: Option<Seen>, m: Option<&Shown>, head: Option<&Shown>| {
-        observe(seen.as_ref(), m.map(mat).as_ref(), head)
+        let lives = m.zip(head).is_some_and(|(m, h)| m.dots == h.dots);
+        observe(seen.as_ref(), m.map(mat).as_ref(), head, lives)
     };
     let (old, new) = (Some(&old), Some(&new));
     let (same, exec) = (seen(file("one"), false), seen(file("one"), true));
@@ -467,7 +465,7 @@ fn findings_mean_what_they_should() {
     }
     assert_eq!(mean(Some(same), None, old), Meaning::Adopt);
     assert_eq!(mean(None, old, old), Meaning::Delete);
-    assert_eq!(mean(None, old, new), Meaning::Delete);
+    assert_eq!(mean(None, old, new), Meaning::Forget);
 }
 
 #[test]

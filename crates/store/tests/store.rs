@@ -229,6 +229,7 @@ fn full_commit() -> (Commit, Head) {
         hlc: Hlc(99),
         seq: 12,
         generation: 3,
+        scanned: true,
     };
     commit.head = Some(head.clone());
     commit.generation = Some(Generation {

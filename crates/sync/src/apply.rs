@@ -15,8 +15,8 @@ use crate::disk::{Expected, Kind, MoveError};
 use crate::error::Error;
 use crate::folder::{Folder, Look, Place, Problem};
 
-/// mtimes younger than this may not tell a later change from this one.
-const RACY_NS: i64 = 10_000_000;
+/// mtimes younger than this may not tell a later change from this one: on a local file system, on others.
+const RACY_NS: (i64, i64) = (10_000_000, 2_000_000_000);
 
 /// One path that has to change, as planned from one snapshot.
 #[derive(Clone, Debug)]
@@ -191,7 +191,8 @@ impl Folder {
         let Item { path, op, head, row } = &ready.item;
         let root = &self.place.root;
         let expected = row.as_ref().map(|r| Expected {
-            fingerprint: r.fingerprint,
+            // A racy fingerprint proves nothing: then the content is compared.
+            fingerprint: r.fingerprint.filter(|_| !r.racy),
             value: r.mat.value.clone(),
         });
         let expected = || {
@@ -227,9 +228,10 @@ impl Folder {
             Ok(fingerprint) => {
                 self.apply_problems.remove(path);
                 match head {
-                    Some(head) => commit
-                        .index_put
-                        .push((path.clone(), materialised(head, fingerprint))),
+                    Some(head) => commit.index_put.push((
+                        path.clone(),
+                        materialised(head, fingerprint, root.keeps_fine_times()),
+                    )),
                     None => commit.index_remove.push(path.clone()),
                 }
                 commit.pending_remove.push(path.clone());
@@ -302,7 +304,11 @@ impl Folder {
         let intents = snapshot.intents(place.key)?;
         let mut commit = Commit::default();
         for intent in &intents {
-            let now = look_at(&place, &intent.path);
+            let Ok(now) = look_at(&place, &intent.path) else {
+                // What cannot be read now is judged by the scan, against MAT as it was.
+                commit.intents_remove.push(intent.path.clone());
+                continue;
+            };
             let before = intent.before.as_ref().map(|m| Seen {
                 value: m.value.clone(),
                 exec: m.exec,
@@ -400,10 +406,11 @@ fn intent(ready: &Ready) -> Intent {
 }
 
 /// The index row of what was just put on disk.
-fn materialised(head: &Shown, fingerprint: Option<Fingerprint>) -> IndexRow {
+fn materialised(head: &Shown, fingerprint: Option<Fingerprint>, fine_times: bool) -> IndexRow {
     let now = i64::try_from(crate::folder::now_ms()).unwrap_or(i64::MAX / 1_000_000) * 1_000_000;
+    let grain = if fine_times { RACY_NS.0 } else { RACY_NS.1 };
     // A later edit sets another mtime; only where the given mtime is of just now could the two be the same.
-    let racy = fingerprint.is_some_and(|f| f.mtime_ns > now - RACY_NS) && head.value != Value::Dir;
+    let racy = fingerprint.is_some_and(|f| f.mtime_ns > now - grain) && head.value != Value::Dir;
     let mat = Mat {
         value: head.value.clone(),
         exec: head.is_exec(),
@@ -416,24 +423,24 @@ fn materialised(head: &Shown, fingerprint: Option<Fingerprint>) -> IndexRow {
     }
 }
 
-/// What is at a path now, by content. `None` also for what cannot be read: recovery then leaves it alone.
-fn look_at(place: &Place, path: &RelPath) -> Option<(Seen, Fingerprint)> {
-    let stat = place.root.stat(path).ok()??;
+/// What is at a path now, by content; an error for what cannot be read.
+fn look_at(place: &Place, path: &RelPath) -> std::io::Result<Option<(Seen, Fingerprint)>> {
+    let Some(stat) = place.root.stat(path)? else {
+        return Ok(None);
+    };
     let (value, exec) = match stat.kind {
         Kind::Dir => (Value::Dir, false),
-        Kind::Symlink => (
-            Value::Symlink {
-                target: place.root.read_link(path).ok()?.into(),
-            },
-            false,
-        ),
-        Kind::File => {
-            let file = place.root.open_file(path).ok()?;
-            let (digest, size) =
-                crate::outboard::hash_with_outboard(&file, stat.fingerprint.size, None).ok()?;
-            (Value::File { digest, size }, stat.fingerprint.mode & 0o100 != 0)
+        Kind::Symlink => {
+            let target = place.root.read_link(path)?.into();
+            (Value::Symlink { target }, false)
         }
-        Kind::Special(_) => return None,
+        Kind::File => {
+            let file = place.root.open_file(path)?;
+            let size = stat.fingerprint.size;
+            let (digest, size) = crate::outboard::hash_with_outboard(&file, size, None)?;
+            (Value::File { digest, size }, stat.is_exec())
+        }
+        Kind::Special(what) => return Err(std::io::Error::other(what)),
     };
-    Some((Seen { value, exec }, stat.fingerprint))
+    Ok(Some((Seen { value, exec }, stat.fingerprint)))
 }

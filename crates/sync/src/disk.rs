@@ -24,14 +24,14 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use alike_core::path::{Name, RelPath};
 use alike_core::record::Value;
 use alike_store::Fingerprint;
-use rustix::fs::{FileType, Mode, OFlags};
+use rustix::fs::{Mode, OFlags};
 
 pub(crate) use content::{Buffer, Content, OUTBOARD_FROM};
 pub(crate) use dir::Dir;
 
 /// What a path is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub(crate) enum Kind {
     /// A regular file.
     File,
     /// A directory.
@@ -44,7 +44,7 @@ pub enum Kind {
 
 /// What `lstat` says about a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Stat {
+pub(crate) struct Stat {
     /// What it is.
     pub kind: Kind,
     /// Tells one state of it from another.
@@ -57,7 +57,7 @@ pub struct Stat {
 
 impl Stat {
     /// Executable by its owner? `false` for what is no file.
-    pub fn is_exec(&self) -> bool {
+    pub(crate) fn is_exec(&self) -> bool {
         self.kind == Kind::File && self.fingerprint.mode & 0o100 != 0
     }
 
@@ -74,7 +74,7 @@ impl Stat {
 
 /// What MAT says is at a path.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Expected {
+pub(crate) struct Expected {
     /// Its fingerprint; `None` if that cannot be trusted, and the content has to be compared.
     pub fingerprint: Option<Fingerprint>,
     /// What it is.
@@ -83,7 +83,7 @@ pub struct Expected {
 
 /// Why a move was not made. Unless it says otherwise, nothing was changed.
 #[derive(Debug, thiserror::Error)]
-pub enum MoveError {
+pub(crate) enum MoveError {
     /// The disk is not what MAT says: the path has to be scanned. A temporary file that was to be put there is
     /// still there under its name, or is gone if somebody wrote into it.
     #[error("it was changed on this device meanwhile")]
@@ -141,7 +141,7 @@ pub enum DiskError {
 
 /// A folder's root, held open.
 #[derive(Debug)]
-pub struct Root {
+pub(crate) struct Root {
     path: PathBuf,
     fd: OwnedFd,
     dev: u64,
@@ -170,7 +170,7 @@ impl Ways {
 
 impl Root {
     /// Opens the directory at `path` (links in `path` itself are followed).
-    pub fn open(path: &Path) -> Result<Root, DiskError> {
+    pub(crate) fn open(path: &Path) -> Result<Root, DiskError> {
         let failed = |what, source: rustix::io::Errno, hint| DiskError::Io {
             what,
             path: path.to_owned(),
@@ -205,22 +205,22 @@ impl Root {
     }
 
     /// Where it was opened.
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
     /// Device and inode.
-    pub fn identity(&self) -> (u64, u64) {
+    pub(crate) fn identity(&self) -> (u64, u64) {
         (self.dev, self.ino)
     }
 
     /// The whole path of `path`, for messages only.
-    pub fn display(&self, path: &RelPath) -> PathBuf {
+    pub(crate) fn display(&self, path: &RelPath) -> PathBuf {
         self.path.join(OsStr::from_bytes(path.as_bytes()))
     }
 
     /// Opens a directory for reading.
-    pub fn open_dir(&self, dir: &RelPath) -> io::Result<OwnedFd> {
+    pub(crate) fn open_dir(&self, dir: &RelPath) -> io::Result<OwnedFd> {
         Ok(self.open_beneath(dir.as_bytes(), OFlags::RDONLY | OFlags::DIRECTORY)?)
     }
 
@@ -235,12 +235,13 @@ impl Root {
     }
 
     /// Names in a directory and what they seem to be, in no order.
-    pub fn read_dir(&self, dir: &RelPath) -> io::Result<Vec<(Vec<u8>, FileType)>> {
+    #[cfg(test)]
+    pub(crate) fn read_dir(&self, dir: &RelPath) -> io::Result<Vec<(Vec<u8>, rustix::fs::FileType)>> {
         self.dir(dir)?.entries()
     }
 
     /// Looks at a path without following it; `None` if nothing is there, or if its directory is none.
-    pub fn stat(&self, path: &RelPath) -> io::Result<Option<Stat>> {
+    pub(crate) fn stat(&self, path: &RelPath) -> io::Result<Option<Stat>> {
         let Some((dir, name)) = path.split() else {
             return Ok(Some(dir::stat_of(&rustix::fs::fstat(&self.fd)?)));
         };
@@ -252,24 +253,40 @@ impl Root {
     }
 
     /// Opens a file for reading. Not a link, not through a link; the caller checks that it is a regular file.
-    pub fn open_file(&self, path: &RelPath) -> io::Result<File> {
+    pub(crate) fn open_file(&self, path: &RelPath) -> io::Result<File> {
         let (dir, name) = path.split().ok_or(io::ErrorKind::IsADirectory)?;
         self.place_dir(&dir)?.open_file(name.as_bytes())
     }
 
     /// Where a symbolic link points.
-    pub fn read_link(&self, path: &RelPath) -> io::Result<Vec<u8>> {
+    pub(crate) fn read_link(&self, path: &RelPath) -> io::Result<Vec<u8>> {
         let (dir, name) = path.split().ok_or(io::ErrorKind::InvalidInput)?;
         self.place_dir(&dir)?.read_link(name.as_bytes())
     }
 
     /// Makes everything written to this file system so far durable.
-    pub fn sync_all(&self) -> io::Result<()> {
+    pub(crate) fn sync_all(&self) -> io::Result<()> {
         Ok(rustix::fs::syncfs(&self.fd)?)
     }
 
+    /// Are its times this machine's own, a kernel tick fine? Not on FAT, exFAT, HFS+, SMB, NFS and FUSE: even
+    /// seconds, or another machine's clock.
+    pub(crate) fn keeps_fine_times(&self) -> bool {
+        const COARSE: [u32; 8] = [
+            0x4d44,
+            0x2011_bab0,
+            0x482b,
+            0x517b,
+            0xff53_4d42,
+            0xfe53_4d42,
+            0x6969,
+            0x6573_5546,
+        ];
+        self.file_system().is_some_and(|magic| !COARSE.contains(&magic))
+    }
+
     /// The magic number of its file system.
-    pub(crate) fn file_system(&self) -> Option<u32> {
+    fn file_system(&self) -> Option<u32> {
         rustix::fs::fstatfs(&self.fd).ok().map(|fs| fs.f_type as u32)
     }
 

@@ -126,6 +126,11 @@ pub async fn run(config: Config, options: Options) -> Result<(), Error> {
         boot: u64::from_le_bytes(boot),
         name: config.name.clone(),
     };
+    let outboards = config.home.join("outboards");
+    std::fs::create_dir_all(&outboards).map_err(|e| Error::Home {
+        path: outboards.clone(),
+        reason: e.to_string(),
+    })?;
     let mut engine = Engine {
         config,
         store,
@@ -142,6 +147,10 @@ pub async fn run(config: Config, options: Options) -> Result<(), Error> {
         journal: Journal::default(),
         stopping: None,
     };
+    // What writing outboards left behind when the last engine was cut off; nobody writes any yet.
+    if let Err(error) = crate::outboard::clear_temps(&outboards) {
+        tracing::debug!("clearing {}: {error}", outboards.display());
+    }
     engine.load()?;
     let accept = tokio::spawn(accept(endpoint.clone(), events));
     if let Some(ready) = options.ready {

@@ -27,7 +27,7 @@ const MAX_SIZE: u64 = i64::MAX as u64;
 
 /// The inner hashes of one file.
 #[derive(Debug)]
-pub struct Outboard {
+pub(crate) struct Outboard {
     pairs: PostOrderOutboard<Pairs>,
 }
 
@@ -48,25 +48,20 @@ impl bao_tree::io::sync::ReadAt for Pairs {
 }
 
 impl Outboard {
-    /// The digest of the file.
-    pub fn digest(&self) -> Digest {
-        Digest(*self.pairs.root.as_bytes())
-    }
-
     /// Bytes of the file.
-    pub fn size(&self) -> u64 {
+    pub(crate) fn size(&self) -> u64 {
         self.pairs.tree.size()
     }
 }
 
 /// Where the outboard of `digest` is kept in `dir`.
-pub fn path_of(dir: &Path, digest: &Digest) -> PathBuf {
+pub(crate) fn path_of(dir: &Path, digest: &Digest) -> PathBuf {
     dir.join(format!("{digest}.obao"))
 }
 
 /// Hashes the first `size` bytes of `file` from its start, and keeps the outboard in `store` in the same
 /// pass. Returns the digest and the bytes read; fewer than `size` bytes there are an `UnexpectedEof`.
-pub fn hash_with_outboard(file: &File, size: u64, store: Option<&Path>) -> io::Result<(Digest, u64)> {
+pub(crate) fn hash_with_outboard(file: &File, size: u64, store: Option<&Path>) -> io::Result<(Digest, u64)> {
     let digest = hash_reader(&mut FromStart { file, at: 0 }, size, store)?;
     Ok((digest, size))
 }
@@ -104,7 +99,12 @@ fn hash_plain(source: &mut dyn Read, size: u64) -> io::Result<Digest> {
 ///
 /// One that was kept is not verified here, nor is the file: [`encode_range`] verifies each piece. If that says
 /// `InvalidData`, [`forget`] the outboard and ask again: then the whole file is hashed.
-pub fn load_or_make(dir: &Path, file: &File, size: u64, digest: &Digest) -> io::Result<Option<Outboard>> {
+pub(crate) fn load_or_make(
+    dir: &Path,
+    file: &File,
+    size: u64,
+    digest: &Digest,
+) -> io::Result<Option<Outboard>> {
     let tree = tree_of(size)?;
     let outboard = |data| Outboard {
         pairs: PostOrderOutboard {
@@ -144,7 +144,7 @@ pub fn load_or_make(dir: &Path, file: &File, size: u64, digest: &Digest) -> io::
 }
 
 /// Removes a kept outboard: it is damaged, or its content is gone.
-pub fn forget(dir: &Path, digest: &Digest) {
+pub(crate) fn forget(dir: &Path, digest: &Digest) {
     if let Err(e) = fs::remove_file(path_of(dir, digest))
         && e.kind() != io::ErrorKind::NotFound
     {
@@ -153,7 +153,7 @@ pub fn forget(dir: &Path, digest: &Digest) {
 }
 
 /// Removes what writing outboards left behind when it was cut off. Not while anything else uses `dir`.
-pub fn clear_temps(dir: &Path) -> io::Result<()> {
+pub(crate) fn clear_temps(dir: &Path) -> io::Result<()> {
     for entry in fs::read_dir(dir)? {
         let entry = entry?;
         if entry
@@ -170,7 +170,7 @@ pub fn clear_temps(dir: &Path) -> io::Result<()> {
 /// Writes the groups that `len` bytes from `start` touch to `out`, each verified before it is written. An
 /// error of kind `InvalidData` means that the file or the outboard is not what the digest says; what was
 /// written before it is good.
-pub fn encode_range(
+pub(crate) fn encode_range(
     file: &File,
     outboard: &Outboard,
     start: u64,
@@ -191,7 +191,7 @@ pub fn encode_range(
 /// Reads what [`encode_range`] wrote for the same range, verifies each group as it arrives, and writes it at
 /// its place in `file`. Returns the bytes of content written. Stops at the first group that does not verify
 /// (`InvalidData`); reads nothing past the range.
-pub fn decode_range(
+pub(crate) fn decode_range(
     digest: &Digest,
     size: u64,
     start: u64,
@@ -206,7 +206,7 @@ pub fn decode_range(
 
 /// The same; `wrote(offset, bytes)` is called for every group that is in the file, in ascending order, so
 /// that a range that was cut off can be resumed behind the last one.
-pub fn decode_range_with(
+pub(crate) fn decode_range_with(
     digest: &Digest,
     size: u64,
     start: u64,

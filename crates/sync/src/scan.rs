@@ -22,7 +22,7 @@ use crate::disk::Root;
 
 /// What to look at.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Target {
+pub(crate) enum Target {
     /// This path. Of a directory that is in the index also its direct members, of any other all below it.
     /// Of the root its direct members.
     Path(RelPath),
@@ -32,7 +32,7 @@ pub enum Target {
 
 /// What was seen at a path, and what it was compared with.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Finding {
+pub(crate) struct Finding {
     /// Where.
     pub path: RelPath,
     /// What is there; `None`: nothing any more.
@@ -47,7 +47,7 @@ pub struct Finding {
 
 /// What a scan has to say about a path.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Found {
+pub(crate) enum Found {
     /// It differs from the index: in content, exec bit or presence.
     Changed(Finding),
     /// It is the same; its fingerprint (or whether that can be trusted) is not.
@@ -75,7 +75,7 @@ pub enum Found {
 }
 
 /// One look at a folder.
-pub struct Scan<'a> {
+pub(crate) struct Scan<'a> {
     /// The folder's root.
     pub root: &'a Root,
     /// What the index says.
@@ -92,7 +92,7 @@ pub struct Scan<'a> {
 
 /// What a run did.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ScanReport {
+pub(crate) struct ScanReport {
     /// Files and links looked at.
     pub files: u64,
     /// Directories read.
@@ -107,7 +107,7 @@ pub struct ScanReport {
 
 /// Why a run failed as a whole. Findings that left before stay true.
 #[derive(Debug, thiserror::Error)]
-pub enum ScanError {
+pub(crate) enum ScanError {
     /// The index could not be read.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -119,7 +119,7 @@ pub enum ScanError {
 impl Scan<'_> {
     /// Looks at the targets. `out` gets the findings in batches, one batch at a time: directories before
     /// their members, and what is gone at the very end, members before their directories.
-    pub fn run(
+    pub(crate) fn run(
         &self,
         targets: Vec<Target>,
         out: &(dyn Fn(Vec<Found>) + Sync),

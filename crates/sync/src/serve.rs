@@ -29,10 +29,13 @@ const PLACES: usize = 8;
 
 /// What is served to whom: written by the engine, read by request tasks.
 #[derive(Debug, Default)]
-pub(crate) struct Served(RwLock<HashMap<FolderId, (Arc<Place>, HashSet<EndpointId>)>>);
+pub(crate) struct Served(RwLock<ServedFolders>);
+
+/// Folders and the devices that may ask for what is in them.
+pub(crate) type ServedFolders = HashMap<FolderId, (Arc<Place>, HashSet<EndpointId>)>;
 
 impl Served {
-    pub(crate) fn replace(&self, table: HashMap<FolderId, (Arc<Place>, HashSet<EndpointId>)>) {
+    pub(crate) fn replace(&self, table: ServedFolders) {
         *self.0.write().expect("the table's lock is never poisoned") = table;
     }
 
@@ -218,8 +221,15 @@ fn send_range(
             bytes: Vec::with_capacity(READ_AHEAD),
             out,
         };
-        outboard::encode_range(&file, &tree, start, len, &mut writer)?;
-        return io::Write::flush(&mut writer);
+        let sent = outboard::encode_range(&file, &tree, start, len, &mut writer);
+        if sent
+            .as_ref()
+            .is_err_and(|e| e.kind() == io::ErrorKind::InvalidData)
+        {
+            // The file or the outboard is not what it was: hash the whole file again when next asked.
+            outboard::forget(&place.outboards, digest);
+        }
+        return sent.and_then(|_| io::Write::flush(&mut writer));
     }
     out.blocking_send(Bytes::from_static(&[0])).map_err(stopped)
 }

@@ -43,7 +43,7 @@ const CHANGES: WatchFlags = WatchFlags::CREATE
 
 /// Where to look.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Hint {
+pub(crate) enum Hint {
     /// Something about this path, or a name in this directory.
     Dirty(RelPath),
     /// Hints were lost: anything may have changed.
@@ -56,7 +56,7 @@ pub enum Hint {
 
 /// Why a directory is not watched.
 #[derive(Debug, thiserror::Error)]
-pub enum WatchError {
+pub(crate) enum WatchError {
     /// The system has no more watches for this user.
     #[error("no more watches: raise fs.inotify.max_user_watches")]
     Limit,
@@ -72,7 +72,7 @@ pub enum WatchError {
 }
 
 /// The watches of one folder. Dropped, it gives no more hints.
-pub struct Watch {
+pub(crate) struct Watch {
     inner: Arc<Inner>,
 }
 
@@ -95,7 +95,7 @@ struct Names {
 impl Watch {
     /// Begins. `hints` is called from a thread of its own, which blocks while it does, and ends by itself
     /// when the watch is dropped.
-    pub fn new(root: &Root, hints: impl Fn(Hint) + Send + 'static) -> Result<Watch, String> {
+    pub(crate) fn new(root: &Root, hints: impl Fn(Hint) + Send + 'static) -> Result<Watch, String> {
         let inotify = inotify::init(CreateFlags::CLOEXEC).map_err(|errno| match errno {
             Errno::MFILE => "no more watchers: raise fs.inotify.max_user_instances".to_owned(),
             errno => format!("cannot watch: {errno}"),
@@ -119,18 +119,18 @@ impl Watch {
 
     /// Watches the directory that is at `dir` now. To be called before it is read. Cheap and harmless where
     /// it is watched already; corrects the path of one that was moved here. Was it not watched before?
-    pub fn add(&self, dir: &RelPath) -> Result<bool, WatchError> {
+    pub(crate) fn add(&self, dir: &RelPath) -> Result<bool, WatchError> {
         self.inner.add(dir)
     }
 
     /// Is the directory at this path watched, as far as is known here?
-    pub fn is_watched(&self, dir: &RelPath) -> bool {
+    pub(crate) fn is_watched(&self, dir: &RelPath) -> bool {
         self.inner.names().by_path.contains_key(dir.as_bytes())
     }
 
     /// Removes the watches of `dir` and all below it, but not of those that were added under another path
     /// since they were moved away.
-    pub fn remove_below(&self, dir: &RelPath) {
+    pub(crate) fn remove_below(&self, dir: &RelPath) {
         let mut names = self.inner.names();
         let mut below = dir.as_bytes().to_vec();
         let mut wds: Vec<i32> = names.by_path.remove(&below).into_iter().collect();
@@ -153,13 +153,14 @@ impl Watch {
 
     /// Makes and removes a file in `.alike`; [`Hint::Cookie`] comes after the hints of all that happened
     /// before.
-    pub fn cookie(&self, n: u64) -> io::Result<()> {
+    pub(crate) fn cookie(&self, n: u64) -> io::Result<()> {
         self.inner.add_own().map_err(io::Error::from)?;
         self.inner.root.touch_own(&format!("{COOKIE}{n}"))
     }
 
     /// How many directories are watched.
-    pub fn watched(&self) -> usize {
+    #[cfg(test)]
+    pub(crate) fn watched(&self) -> usize {
         self.inner.names().by_path.len()
     }
 }

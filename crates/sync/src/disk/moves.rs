@@ -32,7 +32,7 @@ const SWAP_TRIES: usize = 8;
 
 impl Root {
     /// Puts a temporary file or link where nothing is.
-    pub fn create(&self, temp: &[u8], path: &RelPath) -> Result<Fingerprint, MoveError> {
+    pub(crate) fn create(&self, temp: &[u8], path: &RelPath) -> Result<Fingerprint, MoveError> {
         let place = self.place(path)?;
         let tmp = self.tmp_for(path)?;
         let ours = self.temp_stat(&tmp, temp, path)?;
@@ -46,7 +46,12 @@ impl Root {
 
     /// Puts a temporary file or link in the place of the file or link that `expect` describes, which is kept.
     /// Whoever looks at the path sees the whole old or the whole new content.
-    pub fn replace(&self, temp: &[u8], path: &RelPath, expect: &Expected) -> Result<Fingerprint, MoveError> {
+    pub(crate) fn replace(
+        &self,
+        temp: &[u8],
+        path: &RelPath,
+        expect: &Expected,
+    ) -> Result<Fingerprint, MoveError> {
         let place = self.place(path)?;
         let tmp = self.tmp_for(path)?;
         let before = as_expected(&place, expect)?;
@@ -81,7 +86,7 @@ impl Root {
     }
 
     /// Takes the file or link that `expect` describes away; it is kept.
-    pub fn remove(&self, path: &RelPath, expect: &Expected) -> Result<(), MoveError> {
+    pub(crate) fn remove(&self, path: &RelPath, expect: &Expected) -> Result<(), MoveError> {
         let place = self.place(path)?;
         let tmp = self.tmp_for(path)?;
         let before = as_expected(&place, expect)?;
@@ -92,7 +97,7 @@ impl Root {
     }
 
     /// Makes a directory; one that is there already will do.
-    pub fn mkdir(&self, path: &RelPath) -> Result<Fingerprint, MoveError> {
+    pub(crate) fn mkdir(&self, path: &RelPath) -> Result<Fingerprint, MoveError> {
         let place = self.place(path)?;
         match rustix::fs::mkdirat(&place.dir, place.name.as_bytes(), Mode::from_raw_mode(0o777)) {
             Ok(()) | Err(Errno::EXIST) => {}
@@ -106,7 +111,7 @@ impl Root {
     }
 
     /// Removes an empty directory; it may be gone already.
-    pub fn rmdir(&self, path: &RelPath) -> Result<(), MoveError> {
+    pub(crate) fn rmdir(&self, path: &RelPath) -> Result<(), MoveError> {
         let (dir, name) = path.split().ok_or(MoveError::Busy)?;
         let dir = match self.place_dir(&dir) {
             Ok(dir) => dir,
@@ -123,7 +128,12 @@ impl Root {
     }
 
     /// Sets or clears the exec bits of the file that `expect` describes: whoever may read it may execute it.
-    pub fn set_exec(&self, path: &RelPath, exec: bool, expect: &Expected) -> Result<Fingerprint, MoveError> {
+    pub(crate) fn set_exec(
+        &self,
+        path: &RelPath,
+        exec: bool,
+        expect: &Expected,
+    ) -> Result<Fingerprint, MoveError> {
         let place = self.place(path)?;
         let before = as_expected(&place, expect)?;
         if before.kind != Kind::File {

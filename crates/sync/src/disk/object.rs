@@ -14,7 +14,7 @@ use super::{Buffer, Content, Dir, Kind, Root};
 
 impl Root {
     /// Copies a displaced version into a new temporary file. `None` if there is none, or it is damaged.
-    pub fn temp_from_object(&self, digest: &Digest) -> io::Result<Option<Vec<u8>>> {
+    pub(crate) fn temp_from_object(&self, digest: &Digest) -> io::Result<Option<Vec<u8>>> {
         let Some(file) = self.open_object(digest)? else {
             return Ok(None);
         };
@@ -23,7 +23,7 @@ impl Root {
     }
 
     /// Opens a displaced version for reading; `None` if there is none. Its content is not verified here.
-    pub fn open_object(&self, digest: &Digest) -> io::Result<Option<File>> {
+    pub(crate) fn open_object(&self, digest: &Digest) -> io::Result<Option<File>> {
         let hex = digest.to_hex();
         let shard = match self.own_dir(&format!("{OBJECTS}/{}", &hex[..2])) {
             Ok(shard) => shard,

@@ -31,7 +31,7 @@ enum NoMarker {
 impl Root {
     /// Makes `.alike` and what belongs in it, where missing. Returns the marker that is there now: `marker`,
     /// unless there was one.
-    pub fn ensure_own_dir(&self, marker: [u8; 16]) -> Result<[u8; 16], DiskError> {
+    pub(crate) fn ensure_own_dir(&self, marker: [u8; 16]) -> Result<[u8; 16], DiskError> {
         for dir in [OWN_DIR, TMP, OBJECTS] {
             match rustix::fs::mkdirat(&self.fd, dir, PRIVATE) {
                 Ok(()) | Err(Errno::EXIST) => {}
@@ -67,7 +67,7 @@ impl Root {
     }
 
     /// Is the directory at [`Root::path`] still the one that was opened, and marked `marker`? Says why not.
-    pub fn check(&self, marker: &[u8; 16]) -> Result<(), String> {
+    pub(crate) fn check(&self, marker: &[u8; 16]) -> Result<(), String> {
         self.check_place()?;
         match self.read_marker() {
             Ok(found) if found == *marker => {

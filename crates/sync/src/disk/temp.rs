@@ -65,7 +65,7 @@ impl Root {
     }
 
     /// Makes an empty file, readable and writable by us alone until it is finished.
-    pub fn temp_file(&self) -> io::Result<(Vec<u8>, File)> {
+    pub(crate) fn temp_file(&self) -> io::Result<(Vec<u8>, File)> {
         let tmp = self.tmp()?;
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         loop {
@@ -79,7 +79,7 @@ impl Root {
     }
 
     /// Opens the temporary file `name` for reading and writing; `create`: makes it if it is not there.
-    pub fn temp_named(&self, name: &[u8], create: bool) -> io::Result<File> {
+    pub(crate) fn temp_named(&self, name: &[u8], create: bool) -> io::Result<File> {
         check_name(name)?;
         let mut flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         if create {
@@ -90,7 +90,7 @@ impl Root {
     }
 
     /// Makes a symbolic link; returns its temporary name.
-    pub fn temp_symlink(&self, target: &[u8], mtime_ns: i64) -> io::Result<Vec<u8>> {
+    pub(crate) fn temp_symlink(&self, target: &[u8], mtime_ns: i64) -> io::Result<Vec<u8>> {
         if target.is_empty() || target.len() >= MAX_PATH {
             return Err(Errno::NAMETOOLONG.into());
         }
@@ -113,7 +113,7 @@ impl Root {
     }
 
     /// Removes a temporary file, if it is there. Not one that holds what was found at a path.
-    pub fn remove_temp(&self, name: &[u8]) {
+    pub(crate) fn remove_temp(&self, name: &[u8]) {
         if check_name(name).is_err() {
             return;
         }
@@ -128,7 +128,7 @@ impl Root {
     }
 
     /// Gives a temporary file the mode and the modification time that it will have at its place.
-    pub fn finish_temp(file: &File, exec: bool, mtime_ns: i64) -> io::Result<()> {
+    pub(crate) fn finish_temp(file: &File, exec: bool, mtime_ns: i64) -> io::Result<()> {
         let mode = if exec { 0o777 } else { 0o666 };
         // Ours to read and write, and executable if it should be, whatever the umask: the next scan looks.
         let own = if exec { 0o700 } else { 0o600 };
@@ -141,7 +141,7 @@ impl Root {
     }
 
     /// Empties `.alike/tmp`, but for the names that `keep` wants, and for what was displaced.
-    pub fn clear_temps(&self, keep: impl Fn(&[u8]) -> bool) -> io::Result<()> {
+    pub(crate) fn clear_temps(&self, keep: impl Fn(&[u8]) -> bool) -> io::Result<()> {
         let tmp = self.tmp()?;
         for (name, _) in tmp.entries()? {
             let is_dir = |stat: Option<Stat>| stat.is_none_or(|stat| stat.kind == Kind::Dir);
@@ -155,7 +155,7 @@ impl Root {
 
     /// Puts a temporary file into the objects, under the digest of what is in it: it may have been exchanged
     /// with what was at a path before alike was stopped. A link goes: its target is in the record.
-    pub fn keep_temp(&self, name: &[u8]) -> io::Result<()> {
+    pub(crate) fn keep_temp(&self, name: &[u8]) -> io::Result<()> {
         check_name(name)?;
         let tmp = self.tmp()?;
         match tmp.stat(name)?.map(|stat| stat.kind) {
@@ -167,7 +167,7 @@ impl Root {
 
     /// Puts what alike held when it was stopped in the middle of a move into the objects, each under the
     /// digest of what is in it. To be called before any move; nothing in there is thrown away unseen.
-    pub fn keep_displaced(&self) -> io::Result<()> {
+    pub(crate) fn keep_displaced(&self) -> io::Result<()> {
         let tmp = self.tmp()?;
         for (name, _) in tmp.entries()? {
             // Links and directories get here only if somebody put them at a path in the moment in which
@@ -184,7 +184,7 @@ impl Root {
 
     /// Copies the content of a local file into a new temporary file (cloned where the file system can), and
     /// verifies the copy. `None` if the source is not what `expect` says, or the copy is not `digest`.
-    pub fn temp_from_local(
+    pub(crate) fn temp_from_local(
         &self,
         source: &RelPath,
         expect: &Fingerprint,

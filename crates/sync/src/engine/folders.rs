@@ -140,10 +140,6 @@ impl Engine {
             tracing::info!(folder = %row.name, "the root is another directory than before, with the right marker");
         }
         let outboards = self.config.home.join("outboards");
-        std::fs::create_dir_all(&outboards).map_err(|e| Error::Home {
-            path: outboards.clone(),
-            reason: e.to_string(),
-        })?;
         let place = Arc::new(Place {
             key: row.key,
             id: row.id,

@@ -3,7 +3,6 @@
 
 use std::collections::{HashMap, HashSet};
 use std::io;
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -226,9 +225,4 @@ impl io::Read for FromWire {
         out[..n].copy_from_slice(&self.chunk.split_to(n));
         Ok(n)
     }
-}
-
-/// Is a big blob's outboard wanted here once it has arrived? Kept so that this device can serve it at once.
-pub(crate) fn outboard_dir(place: &Place) -> &Path {
-    &place.outboards
 }

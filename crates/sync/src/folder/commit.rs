@@ -182,7 +182,8 @@ impl Folder {
             let head = look.at(&finding.path)?.cloned();
             let seen = finding.seen.as_ref().map(|s| &s.0);
             let mat = row.as_ref().map(|r| &r.mat);
-            let meaning = observe(seen, mat, head.as_ref());
+            let lives = seen.is_none() && mat.is_some_and(|m| look.lives(&m.dots));
+            let meaning = observe(seen, mat, head.as_ref(), lives);
             let Some((dir, name)) = finding.path.split() else {
                 continue;
             };
@@ -190,7 +191,9 @@ impl Folder {
             match meaning {
                 Meaning::Nothing => {}
                 Meaning::Adopt => dots = head.as_ref().map(|h| h.dots.clone()).unwrap_or_default(),
-                Meaning::Forget => {}
+                Meaning::Forget => {
+                    parents_of_deleted.insert(dir);
+                }
                 Meaning::Delete => {
                     // A deletion is an event of its own, also when nothing of ours is left to kill.
                     self.next_dot();
@@ -219,6 +222,15 @@ impl Folder {
                     edit.kill.extend(dots.iter().copied());
                     dots = vec![record.dot];
                     edit.add.push((name, record));
+                    if mat.is_some_and(|m| m.value == Value::Dir) {
+                        // What was below went with the directory. In the same commit: next to members that
+                        // still live, the file would be moved to a conflict name for ever.
+                        for (below, row) in snapshot.index_below(key, &finding.path)? {
+                            let (parent, _) = below.split().expect("it is below something");
+                            edits.dir(&parent).kill.extend(row.mat.dots);
+                            rows.push((below, None));
+                        }
+                    }
                 }
             }
             let row = finding.seen.map(|(seen, fingerprint)| IndexRow {
@@ -339,6 +351,7 @@ impl Folder {
     ) -> Result<Option<(Edits, Vec<(RelPath, Option<IndexRow>)>)>, Error> {
         let fresh: HashMap<&RelPath, &Option<IndexRow>> = rows.iter().map(|(p, r)| (p, r)).collect();
         let mut look = Look::new(nodes, root);
+        let mut before = Look::new(snapshot, self.head.state.root);
         let mut edits = Edits::default();
         let mut kept = Vec::new();
         for dir in candidates {
@@ -352,7 +365,8 @@ impl Folder {
             let Some(mut row) = row.filter(|r| r.mat.value == Value::Dir) else {
                 continue;
             };
-            if look.at(&dir)?.is_some() {
+            // Only what this edit emptied: a directory that was removed elsewhere stays so.
+            if look.at(&dir)?.is_some() || before.at(&dir)?.is_none() {
                 continue;
             }
             let seen = alike_core::observe::Seen {

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use alike_core::digest::Digest;
+use alike_core::ids::Dot;
 use alike_core::path::{Name, RelPath};
 use alike_core::state::{find_dir, read_dir};
 use alike_core::tree::{Nodes, TreeError};
@@ -37,5 +38,12 @@ impl<'a> Look<'a> {
             self.dir = Some(dir);
         }
         Ok(self.shown.get(&name))
+    }
+
+    /// Is any of these records shown in the directory that was looked at last: in place, or as a conflict copy?
+    pub(crate) fn lives(&self, dots: &[Dot]) -> bool {
+        self.shown
+            .values()
+            .any(|s| s.dots.iter().any(|d| dots.contains(d)))
     }
 }

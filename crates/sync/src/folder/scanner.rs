@@ -458,7 +458,9 @@ impl Scanner {
     /// Directories that the index knew but nobody watched (they were just made by an apply, or could not be
     /// read before) may have members like that: those are looked at next, each once.
     fn look_below(&mut self, newly: HashSet<RelPath>, now: Instant) {
-        let Ok(snapshot) = self.place.store.snapshot() else { return };
+        let Ok(snapshot) = self.place.store.snapshot() else {
+            return;
+        };
         let mut below = Vec::new();
         for dir in newly {
             for (name, row) in snapshot.index_dir(self.place.key, &dir).unwrap_or_default() {

@@ -128,21 +128,7 @@ pub(super) fn run(
 }
 
 fn clock(scan: &Scan<'_>) -> Clock {
-    // FAT, exFAT, HFS+, SMB, NFS and FUSE: even seconds, or another machine's clock.
-    const COARSE: [u32; 8] = [
-        0x4d44,
-        0x2011_bab0,
-        0x482b,
-        0x517b,
-        0xff53_4d42,
-        0xfe53_4d42,
-        0x6969,
-        0x6573_5546,
-    ];
-    let fine = scan
-        .root
-        .file_system()
-        .is_some_and(|magic| !COARSE.contains(&magic));
+    let fine = scan.root.keeps_fine_times();
     Clock {
         start: look::now_ns(),
         grain: if fine { GRAIN } else { COARSE_GRAIN },
