@@ -51,6 +51,37 @@ fn change(from: Kind, to: Kind) {
     assert_eq!(a.field("conflicts"), 0);
 }
 
+/// Replaces a directory of many files while this engine is down: the other side must follow, not object.
+fn replace_a_full_directory(to: Kind) {
+    let (_lab, mut a, b) = paired(|dir| {
+        for n in 0..600 {
+            write(dir.join(format!("d/{n}")), format!("file {n}"));
+        }
+    });
+    assert_eq!(fs::read_dir(b.path("d")).unwrap().count(), 600);
+    a.stop();
+    remove(&a.path("d"));
+    make(&a.path("d"), to, "in its place");
+    let wanted = snapshot(&a.folder);
+    assert_eq!(names(&a.folder), ["d"]);
+    a.start();
+    assert_converged(&[&a, &b]);
+    for device in [&a, &b] {
+        assert_eq!(snapshot(&device.folder), wanted, "on {}", device.name);
+        assert_eq!(device.field("conflicts"), 0, "on {}", device.name);
+    }
+}
+
+#[test]
+fn a_directory_of_many_files_becomes_a_file_while_the_engine_is_down() {
+    replace_a_full_directory(File);
+}
+
+#[test]
+fn a_directory_of_many_files_becomes_a_symlink_while_the_engine_is_down() {
+    replace_a_full_directory(Link);
+}
+
 #[test]
 fn a_file_becomes_a_directory_and_a_directory_a_file() {
     change(File, Dir);

@@ -5,7 +5,9 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
+mod bench;
 mod demo;
+mod device;
 mod test;
 mod tidy;
 
@@ -15,6 +17,8 @@ Usage: cargo xtask TASK
   test   format, clippy, tidy, and all tests (unit, property, black-box)
   tidy   the walls between the crates and the rules of the house
   demo   two devices on this machine, started, synced, shown and removed
+  bench TREE [RUNS]
+         the first sync of a real tree, beside rsync over loopback, in turn
   ci     what continuous integration runs: the same as test";
 
 fn main() -> ExitCode {
@@ -23,6 +27,10 @@ fn main() -> ExitCode {
         ["test" | "ci"] => test::run(),
         ["tidy"] => tidy::run(),
         ["demo"] => demo::run(),
+        ["bench", tree] => bench::run(tree, 3),
+        ["bench", tree, runs] if runs.parse::<usize>().is_ok_and(|n| n > 0) => {
+            bench::run(tree, runs.parse().unwrap_or(1))
+        }
         ["help" | "--help" | "-h"] => {
             println!("{USAGE}");
             return ExitCode::SUCCESS;

@@ -102,4 +102,7 @@ fn core_does_not_know_the_world() {
         assert_eq!(core(text), 0, "{text}");
     }
     assert_eq!(broken("crates/sync/src/a.rs", "use std::fs;"), [""; 0]);
+    let threads = "fn a() { std::thread::spawn(|| std::env::var(\"A\")); }";
+    assert_eq!(broken("crates/core/src/deep/a.rs", threads).len(), 2);
+    assert_eq!(broken("crates/core/tests/common/mod.rs", threads), [""; 0]);
 }

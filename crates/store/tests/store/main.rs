@@ -1,0 +1,8 @@
+//! The store from outside: what is written is read, after a reopen too, and what must be refused is. Never looks
+//! into its tables.
+
+mod fixture;
+mod folders;
+mod model;
+mod opening;
+mod rows;
