@@ -49,9 +49,14 @@ pub(crate) fn run(tree: &str, runs: usize) -> Result<()> {
             .next()
             .unwrap_or_default()
     );
+    let place = tempfile::Builder::new()
+        .prefix("alike-bench-")
+        .tempdir_in(tree.parent().unwrap_or(&tree))?;
     let mut all = Vec::new();
     for n in 1..=runs {
-        let run = once(&bin, &tree)?;
+        let corner = place.path().join(n.to_string());
+        fs::create_dir(&corner)?;
+        let run = once(&bin, &tree, &corner)?;
         println!(
             "run {n}: alike {:.1} s (peak {} and {} MiB); rsync {:.1} s, {:.1} s with sync",
             run.alike,
@@ -62,6 +67,7 @@ pub(crate) fn run(tree: &str, runs: usize) -> Result<()> {
         );
         all.push(run);
     }
+    place.close()?;
     let median = |of: fn(&Run) -> f64| {
         let mut values: Vec<f64> = all.iter().map(of).collect();
         values.sort_by(f64::total_cmp);
@@ -83,14 +89,13 @@ pub(crate) fn run(tree: &str, runs: usize) -> Result<()> {
     Ok(())
 }
 
-fn once(bin: &Path, tree: &Path) -> Result<Run> {
-    let place = tempfile::Builder::new()
-        .prefix("alike-bench-")
-        .tempdir_in(tree.parent().unwrap_or(tree))?;
-    let (rsync, rsync_durable) = rsync(place.path(), tree)?;
+/// One run of each. What they wrote stays until all runs are over: a file system that has just deleted many files
+/// is slower at making new ones for a while, and whoever comes next would pay for it.
+fn once(bin: &Path, tree: &Path, place: &Path) -> Result<Run> {
+    let (rsync, rsync_durable) = rsync(place, tree)?;
     let (mut first, mut second) = (
-        Device::start(bin, place.path(), "first")?,
-        Device::start(bin, place.path(), "second")?,
+        Device::start(bin, place, "first")?,
+        Device::start(bin, place, "second")?,
     );
     flush()?;
     let start = Instant::now();
@@ -103,7 +108,6 @@ fn once(bin: &Path, tree: &Path) -> Result<Run> {
     first.stop()?;
     second.stop()?;
     fs::remove_dir_all(tree.join(".alike"))?;
-    place.close()?;
     Ok(Run {
         alike,
         rsync,
@@ -149,8 +153,6 @@ fn rsync(place: &Path, tree: &Path) -> Result<(f64, f64)> {
     compare(tree, &target)?;
     daemon.0.kill()?;
     daemon.0.wait()?;
-    fs::remove_dir_all(&target)?;
-    flush()?;
     Ok((done, durable))
 }
 
