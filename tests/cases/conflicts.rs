@@ -211,3 +211,58 @@ fn the_executable_bit_and_an_edit_go_together() {
         Node::File { exec: true, .. }
     ));
 }
+
+#[test]
+fn the_later_edit_keeps_the_path_whichever_engine_starts_last() {
+    for later_starts_first in [true, false] {
+        let (_lab, mut a, mut b) = paired(|dir| write(dir.join("plan.txt"), "base"));
+        a.stop();
+        b.stop();
+        write(a.path("plan.txt"), "later");
+        write(b.path("plan.txt"), "earlier");
+        let minute_ago = std::time::SystemTime::now() - std::time::Duration::from_secs(60);
+        let file = fs::File::options().write(true).open(b.path("plan.txt")).unwrap();
+        file.set_modified(minute_ago).unwrap();
+        // The second one starts when the first has looked at its disk: what it finds is found later.
+        let (first, second) = if later_starts_first {
+            (&mut a, &mut b)
+        } else {
+            (&mut b, &mut a)
+        };
+        let before = first.folder.clone();
+        first.start();
+        eventually("the first has looked", LONG, || {
+            first.field("root").as_str() == Some(first.cmd(["hash", before.to_str().unwrap()]).stdout.trim())
+        });
+        second.start();
+        assert_converged(&[&a, &b]);
+        assert_eq!(text(a.path("plan.txt")), "later");
+        assert_eq!(text(b.path(conflict_name("plan.txt", b"earlier"))), "earlier");
+    }
+}
+
+#[test]
+fn an_old_copy_that_is_paired_late_never_wins_over_an_edit() {
+    let lab = Lab::new();
+    let (a, b) = (lab.running("laptop"), lab.running("desktop"));
+    write(a.path("plan.txt"), "base");
+    write(b.path("plan.txt"), "base");
+    let year_ago = std::time::SystemTime::now() - std::time::Duration::from_secs(365 * 24 * 3600);
+    for device in [&a, &b] {
+        let file = fs::File::options()
+            .write(true)
+            .open(device.path("plan.txt"))
+            .unwrap();
+        file.set_modified(year_ago).unwrap();
+    }
+    let c = lab.running("server");
+    // The laptop's folder is tracked before it is edited: the edit is known to have replaced the base.
+    pair(&a, &c);
+    assert_converged(&[&a, &c]);
+    write(a.path("plan.txt"), "edited");
+    assert_converged(&[&a, &c]);
+    pair(&a, &b);
+    assert_converged(&[&a, &b, &c]);
+    assert_eq!(names(&b.folder), ["plan.txt"]);
+    assert_eq!(text(b.path("plan.txt")), "edited");
+}

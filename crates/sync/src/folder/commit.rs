@@ -299,13 +299,18 @@ impl Folder {
         now: u64,
     ) -> Record {
         let dot = self.next_dot();
-        // What was there before the folder was ever scanned is nobody's edit: it is as old as the file says,
-        // so that an old copy never wins over a newer edit made elsewhere.
+        // A version is as old as the file says, not as its discovery: an old copy must not win over a newer edit
+        // made elsewhere because it was looked at later. What the first scan finds is nobody's edit, and so does
+        // not come after what was seen here either. See docs/decisions/0001.
         let imported = !self.head.scanned;
+        let written = match seen.value {
+            Value::Dir => now,
+            _ => u64::try_from(mtime / 1_000_000).unwrap_or(0).min(now),
+        };
         let hlc = if imported {
-            Hlc::from_millis(u64::try_from(mtime / 1_000_000).unwrap_or(0).min(now))
+            Hlc::from_millis(written)
         } else {
-            self.head.hlc = self.head.hlc.next(now);
+            self.head.hlc = self.head.hlc.next(written);
             self.head.hlc
         };
         let exec = matches!(seen.value, Value::File { .. }).then(|| {
