@@ -266,3 +266,20 @@ fn an_old_copy_that_is_paired_late_never_wins_over_an_edit() {
     assert_eq!(names(&b.folder), ["plan.txt"]);
     assert_eq!(text(b.path("plan.txt")), "edited");
 }
+
+#[test]
+fn copies_do_not_multiply_when_a_folder_is_forgotten_and_paired_again() {
+    let (_lab, a, b) = apart(
+        |dir| write(dir.join("plan.txt"), "base"),
+        |a| write(a.path("plan.txt"), "from the laptop"),
+        |b| write(b.path("plan.txt"), "from the desktop"),
+    );
+    let before = names(&a.folder);
+    assert_eq!(before.len(), 2);
+    b.ok(["forget", b.folder.to_str().unwrap()]);
+    fs::remove_dir_all(b.folder.join(".alike")).unwrap();
+    pair(&a, &b);
+    assert_converged(&[&a, &b]);
+    assert_eq!(names(&a.folder), before);
+    assert_eq!(names(&b.folder), before);
+}

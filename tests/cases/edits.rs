@@ -221,3 +221,32 @@ fn a_file_that_is_written_slowly_arrives_whole_in_the_end() {
     assert_converged(&[&a, &b]);
     assert!(text(b.path("growing")).ends_with("line 199\n"));
 }
+
+#[test]
+fn what_comes_and_goes_quickly_leaves_the_root_true() {
+    let lab = Lab::new();
+    let a = lab.running("laptop");
+    for n in 0..100 {
+        write(a.path(format!("base/{n}")), n.to_string());
+    }
+    let _ticket = a.share();
+    let aside = a.corner.join("aside");
+    fs::create_dir(&aside).unwrap();
+    for round in 0..40 {
+        let toggled = format!("base/{round}");
+        for n in 0..10 {
+            write(a.path(format!("short-lived {n}")), format!("{round}"));
+        }
+        fs::rename(a.path(&toggled), aside.join("out")).unwrap();
+        // A command takes about as long as a change needs to be seen: some rounds fall on either side.
+        let _ = a.status();
+        for n in 0..10 {
+            fs::remove_file(a.path(format!("short-lived {n}"))).unwrap();
+        }
+        fs::rename(aside.join("out"), a.path(&toggled)).unwrap();
+    }
+    eventually("the root is that of the disk", LONG, || {
+        a.field("state") == "idle" && a.field("root") == a.hash().trim()
+    });
+    assert_eq!(a.field("files"), 100);
+}

@@ -92,20 +92,3 @@ pub fn read_dir(nodes: &dyn Nodes, dir: Option<Digest>) -> Result<Vec<StateEntry
         None => Ok(Vec::new()),
     }
 }
-
-/// The directory of the state tree at `path`; `None` if nothing lives below it.
-pub fn find_dir(
-    nodes: &dyn Nodes,
-    root: Option<Digest>,
-    path: &crate::path::RelPath,
-) -> Result<Option<Digest>, TreeError> {
-    let mut dir = root;
-    for name in path.components() {
-        let entries = read_dir(nodes, dir)?;
-        dir = match entries.binary_search_by(|e| e.name.cmp(&name)) {
-            Ok(at) => entries[at].child,
-            Err(_) => None,
-        };
-    }
-    Ok(dir)
-}

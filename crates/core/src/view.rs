@@ -121,10 +121,9 @@ fn place_copy(
         .into_iter()
         .map(|digits| conflict_name(home, key, digits));
     for name in names {
-        if homes.contains(&name) {
-            continue;
-        }
         match shown.get_mut(&name) {
+            // A home whose own versions are all elsewhere is still a home.
+            None if homes.contains(&name) => {}
             None => {
                 let mut copy = Shown::of(name.clone(), records[0], Some(home.clone()));
                 records[1..].iter().for_each(|r| copy.add_twin(r));

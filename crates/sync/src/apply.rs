@@ -13,6 +13,7 @@ use alike_store::{Commit, Fingerprint, IndexRow, Intent, Snapshot};
 
 use crate::disk::{Expected, Kind, MoveError};
 use crate::error::Error;
+use crate::fetch::BIG_TEMP;
 use crate::folder::{Folder, Look, Place, Problem};
 
 /// mtimes younger than this may not tell a later change from this one: on a local file system, on others.
@@ -100,8 +101,9 @@ impl Folder {
         let healthy = self.view.frozen.is_none() && place.root.check(&place.row.marker).is_ok();
         let mut outcomes = vec![Outcome::Stale; ready.len()];
         let mut todo = Vec::new();
+        let mut look = Look::new(&snapshot, self.head.state.root);
         for (i, mut item) in ready.into_iter().enumerate() {
-            if healthy && self.still_good(&snapshot, planned, &mut item.item)? {
+            if healthy && self.still_good(&snapshot, &mut look, planned, &mut item.item)? {
                 todo.push((i, item));
             } else if let Some(temp) = &item.temp {
                 place.root.remove_temp(temp);
@@ -110,6 +112,7 @@ impl Folder {
         if todo.is_empty() {
             return Ok(outcomes);
         }
+        drop(look);
         // Directories go last and deepest first, once their members are gone.
         todo.sort_by_key(|(_, r)| match r.item.op {
             Op::Rmdir => (1, usize::MAX - r.item.path.depth()),
@@ -163,6 +166,7 @@ impl Folder {
     fn still_good(
         &self,
         snapshot: &Snapshot,
+        look: &mut Look<'_>,
         planned: Option<Digest>,
         item: &mut Item,
     ) -> Result<bool, Error> {
@@ -174,7 +178,7 @@ impl Folder {
         if planned == self.head.state.root {
             return Ok(true);
         }
-        let head = Look::new(snapshot, self.head.state.root).at(&item.path)?.cloned();
+        let head = look.at(&item.path)?.cloned();
         let same = match (&head, &item.head) {
             (Some(a), Some(b)) => a.looks_like(b),
             (None, None) => true,
@@ -356,7 +360,7 @@ impl Folder {
             tracing::warn!(folder = %place.row.name, "displaced versions stay in .alike/tmp: {error}");
         }
         let kept: HashSet<&[u8]> = intents.iter().filter_map(|i| i.temp.as_deref()).collect();
-        let resumable = |name: &[u8]| name.starts_with(b"big-") || kept.contains(name);
+        let resumable = |name: &[u8]| name.starts_with(BIG_TEMP) || kept.contains(name);
         if let Err(error) = place.root.clear_temps(resumable) {
             tracing::warn!(folder = %place.row.name, "clearing .alike/tmp: {error}");
         }

@@ -23,6 +23,7 @@ use crate::apply::{Item, Outcome, Planned, Ready, gather};
 use crate::error::Error;
 use crate::folder::{FolderEvent, Place};
 
+pub(crate) use big::PREFIX as BIG_TEMP;
 pub(crate) use net::{NewNodes, state};
 
 /// Paths in one batch at most.
@@ -131,6 +132,7 @@ impl Worker {
                 }
                 Ok(pass) => {
                     if pass.planned == 0 && big.is_idle() {
+                        big.clear();
                         retry = RETRY.0;
                         tokio::select! {
                             () = self.kick.notified() => {}

@@ -72,6 +72,8 @@ pub(crate) enum FolderEvent {
         ready: Vec<Ready>,
         reply: oneshot::Sender<Vec<Outcome>>,
     },
+    /// The file at this path is not what the index says, though its fingerprint may be.
+    Suspect(RelPath),
     /// Answered when everything before it is done.
     Barrier(oneshot::Sender<()>),
     /// The root is not the one that was shared (or is again).
@@ -243,6 +245,7 @@ impl Folder {
                 self.publish()?;
                 let _ = reply.send(());
             }
+            FolderEvent::Suspect(path) => self.suspect(path)?,
             FolderEvent::Frozen(reason) => self.view.frozen = reason,
             FolderEvent::Watching(state) => {
                 self.view.watching = state.is_ok();

@@ -4,6 +4,7 @@
 use std::collections::{HashMap, HashSet};
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, RwLock};
 
 use alike_core::digest::Digest;
@@ -16,7 +17,7 @@ use iroh::EndpointId;
 use iroh::endpoint::{RecvStream, SendStream};
 use tokio::sync::mpsc;
 
-use crate::folder::Place;
+use crate::folder::{FolderEvent, Place};
 use crate::outboard;
 use crate::wire::{self, WireError};
 
@@ -32,19 +33,24 @@ const PLACES: usize = 8;
 pub(crate) struct Served(RwLock<ServedFolders>);
 
 /// Folders and the devices that may ask for what is in them.
-pub(crate) type ServedFolders = HashMap<FolderId, (Arc<Place>, HashSet<EndpointId>)>;
+pub(crate) type ServedFolders = HashMap<FolderId, ServedFolder>;
+
+/// A folder, who may ask, and whom to tell that a file is not what the index says.
+#[derive(Clone, Debug)]
+pub(crate) struct ServedFolder {
+    pub(crate) place: Arc<Place>,
+    pub(crate) devices: HashSet<EndpointId>,
+    pub(crate) events: SyncSender<FolderEvent>,
+}
 
 impl Served {
     pub(crate) fn replace(&self, table: ServedFolders) {
         *self.0.write().expect("the table's lock is never poisoned") = table;
     }
 
-    fn folder(&self, id: &FolderId, device: &EndpointId) -> Option<Arc<Place>> {
+    fn folder(&self, id: &FolderId, device: &EndpointId) -> Option<ServedFolder> {
         let table = self.0.read().expect("the table's lock is never poisoned");
-        table
-            .get(id)
-            .filter(|(_, devices)| devices.contains(device))
-            .map(|(place, _)| place.clone())
+        table.get(id).filter(|f| f.devices.contains(device)).cloned()
     }
 }
 
@@ -63,7 +69,7 @@ pub(crate) async fn answer(
             folder
         }
     };
-    let Some(place) = served.folder(folder, &device) else {
+    let Some(ServedFolder { place, events, .. }) = served.folder(folder, &device) else {
         // Not shared with this device, or paused: the stream's early end says "not from here".
         let _ = send.reset(0u32.into());
         return Ok(());
@@ -71,7 +77,7 @@ pub(crate) async fn answer(
     let (out, mut ready) = mpsc::channel::<Bytes>(GROUPS);
     let counted = place.clone();
     let counts = !matches!(request, Request::Nodes { .. });
-    let produce = tokio::task::spawn_blocking(move || produce(&place, request, &out));
+    let produce = tokio::task::spawn_blocking(move || produce(&place, &events, request, &out));
     while let Some(bytes) = ready.recv().await {
         if counts {
             counted
@@ -101,7 +107,12 @@ pub(crate) struct Traffic {
 }
 
 /// Reads what was asked for, on a blocking thread; `out` carries it to the wire.
-fn produce(place: &Place, request: Request, out: &mpsc::Sender<Bytes>) -> io::Result<()> {
+fn produce(
+    place: &Place,
+    events: &SyncSender<FolderEvent>,
+    request: Request,
+    out: &mpsc::Sender<Bytes>,
+) -> io::Result<()> {
     let snapshot = place.store.snapshot().map_err(io::Error::other)?;
     match request {
         Request::Nodes { digests, .. } => {
@@ -115,7 +126,11 @@ fn produce(place: &Place, request: Request, out: &mpsc::Sender<Bytes>) -> io::Re
         Request::Blobs { digests, .. } => {
             let mut group = Group::new(out);
             for digest in digests {
-                group.put(read_small(place, &snapshot, &digest).as_deref())?;
+                let blob = read_small(place, &snapshot, &digest);
+                if blob.is_none() {
+                    suspect(place, &snapshot, &digest, events);
+                }
+                group.put(blob.as_deref())?;
             }
             group.flush()
         }
@@ -125,7 +140,13 @@ fn produce(place: &Place, request: Request, out: &mpsc::Sender<Bytes>) -> io::Re
             start,
             len,
             ..
-        } => send_range(place, &snapshot, &digest, size, start, len, out),
+        } => {
+            let found = send_range(place, &snapshot, &digest, size, start, len, out)?;
+            if !found {
+                suspect(place, &snapshot, &digest, events);
+            }
+            Ok(())
+        }
     }
 }
 
@@ -185,6 +206,17 @@ fn read_small(place: &Place, snapshot: &Snapshot, digest: &Digest) -> Option<Vec
     None
 }
 
+/// A peer wants content that the index says is here, but is not: whatever wrote there gave no sign of it (a
+/// memory map does not). Those files are looked at again, by content.
+fn suspect(place: &Place, snapshot: &Snapshot, digest: &Digest, events: &SyncSender<FolderEvent>) {
+    for (key, path) in snapshot.blob_places(digest, PLACES).unwrap_or_default() {
+        if key == place.key {
+            // A full queue means that much is going on; the peer asks again.
+            let _ = events.try_send(FolderEvent::Suspect(path));
+        }
+    }
+}
+
 /// Every file that should hold this content: where the index says, then the displaced versions. Whether it
 /// does is for the reader to verify.
 fn open_places<'a>(
@@ -207,7 +239,7 @@ fn send_range(
     start: u64,
     len: u64,
     out: &mpsc::Sender<Bytes>,
-) -> io::Result<()> {
+) -> io::Result<bool> {
     let stopped = |_| io::Error::other("the peer stopped listening");
     for file in open_places(place, snapshot, digest) {
         if file.metadata()?.len() != size {
@@ -229,9 +261,10 @@ fn send_range(
             // The file or the outboard is not what it was: hash the whole file again when next asked.
             outboard::forget(&place.outboards, digest);
         }
-        return sent.and_then(|_| io::Write::flush(&mut writer));
+        return sent.and_then(|_| io::Write::flush(&mut writer)).map(|()| true);
     }
-    out.blocking_send(Bytes::from_static(&[0])).map_err(stopped)
+    out.blocking_send(Bytes::from_static(&[0])).map_err(stopped)?;
+    Ok(false)
 }
 
 /// Gathers small writes to chunks worth sending.

@@ -228,7 +228,12 @@ fn folder_layout(folder: &FolderStatus, rates: &Rates, now: SystemTime, paint: P
     );
     for problem in &folder.problems {
         let (path, reason) = (render::json_name(&problem.path), render::text(&problem.reason));
-        lines.push(format!("  {} {path}: {reason}", paint.red("problem:")));
+        let path = if path.is_empty() {
+            path
+        } else {
+            format!("{path}: ")
+        };
+        lines.push(format!("  {} {path}{reason}", paint.red("problem:")));
         if !problem.hint.is_empty() {
             lines.push(format!("    {}", render::text(&problem.hint)));
         }

@@ -21,6 +21,7 @@ use crate::error::Error;
 use crate::fetch::Puller;
 use crate::folder::scanner::{Activity, ScanInput, ScannerThread};
 use crate::folder::{FolderThread, FolderView, Place, now_ms};
+use crate::serve::ServedFolder;
 
 /// A folder that could not be opened is tried again this often.
 const REOPEN: Duration = Duration::from_secs(2);
@@ -217,7 +218,12 @@ impl Engine {
             {
                 let active = |d: &&EndpointId| self.devices.get(*d).is_some_and(|d| !d.row.paused);
                 let devices = folder.grants.keys().filter(active).copied().collect();
-                table.insert(folder.row.id, (folder.place.clone(), devices));
+                let served = ServedFolder {
+                    place: folder.place.clone(),
+                    devices,
+                    events: folder.thread.events.clone(),
+                };
+                table.insert(folder.row.id, served);
             }
         }
         self.served.replace(table);

@@ -18,6 +18,8 @@ use crate::apply::{Item, Ready};
 use crate::disk::Root;
 use crate::folder::Place;
 
+/// Begins the names of big files on their way, and of the notes beside them.
+pub(crate) const PREFIX: &[u8] = b"big-";
 /// One range request; a multiple of the 16 KiB that are verified together.
 const PIECE: u64 = 16 << 20;
 /// Pieces of one file in flight at once.
@@ -31,6 +33,8 @@ pub(super) struct BigFiles {
     slots: Arc<Semaphore>,
     tasks: JoinSet<Arrived>,
     files: HashMap<Id, (RelPath, Digest)>,
+    /// May there be files of earlier fetches? Also at the start.
+    unclear: bool,
 }
 
 /// A big file's fetch has ended.
@@ -48,6 +52,16 @@ impl BigFiles {
             slots: Arc::new(Semaphore::new(at_once)),
             tasks: JoinSet::new(),
             files: HashMap::new(),
+            unclear: true,
+        }
+    }
+
+    /// Nothing is wanted any more: what was left of big files whose content changed before it was complete goes.
+    pub(super) fn clear(&mut self) {
+        if std::mem::take(&mut self.unclear)
+            && let Err(error) = self.place.root.clear_temps(|name| !name.starts_with(PREFIX))
+        {
+            tracing::debug!(folder = %self.place.row.name, "clearing .alike/tmp: {error}");
         }
     }
 
@@ -78,6 +92,7 @@ impl BigFiles {
             fetch(place, item, planned, &sources).await
         });
         self.files.insert(task.id(), (path, digest));
+        self.unclear = true;
     }
 
     /// The next fetch that ends; never, if none is under way.
@@ -145,11 +160,11 @@ async fn fetch(place: Arc<Place>, item: Item, planned: Option<Digest>, sources: 
 }
 
 fn temp_name(digest: &Digest) -> Vec<u8> {
-    format!("big-{digest}").into_bytes()
+    [PREFIX, digest.to_hex().as_bytes()].concat()
 }
 
 fn notes_name(digest: &Digest) -> Vec<u8> {
-    format!("big-{digest}.have").into_bytes()
+    [PREFIX, digest.to_hex().as_bytes(), b".have"].concat()
 }
 
 /// Fetches all pieces that are not here yet. `false`: nobody could give some of them.

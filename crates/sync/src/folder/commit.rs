@@ -246,9 +246,12 @@ impl Folder {
         }
         for finding in touched {
             let row = snapshot.index(key, &finding.path)?;
-            if let (Some(mut row), Some(base), Some((_, fingerprint))) = (row, finding.base, finding.seen)
-                && row.mat == base.mat
-            {
+            let Some((_, fingerprint)) = finding.seen else {
+                continue;
+            };
+            if row.as_ref().map(|r| &r.mat) != finding.base.as_ref().map(|r| &r.mat) {
+                self.dirty(finding.path);
+            } else if let Some(mut row) = row {
                 row.fingerprint = Some(fingerprint);
                 row.racy = finding.racy;
                 rows.push((finding.path, Some(row)));
@@ -286,6 +289,7 @@ impl Folder {
         }
         drop(look);
         let commit = draft.into_commit();
+        self.settled(&commit);
         self.finish(snapshot, nodes.new, commit)
     }
 
@@ -388,6 +392,28 @@ impl Folder {
         } else {
             Some((edits, kept))
         })
+    }
+
+    /// A file's fingerprint proves nothing any more: the next look is at its content.
+    pub(super) fn suspect(&mut self, path: RelPath) -> Result<(), Error> {
+        let row = self.place.store.snapshot()?.index(self.place.key, &path)?;
+        if let Some(mut row) = row.filter(|r| r.fingerprint.is_some()) {
+            row.fingerprint = None;
+            let commit = Commit {
+                index_put: vec![(path.clone(), row)],
+                ..Commit::default()
+            };
+            self.place.store.commit(self.place.key, commit)?;
+        }
+        self.dirty(path);
+        Ok(())
+    }
+
+    /// What is as it should be has no problem any more.
+    pub(super) fn settled(&mut self, commit: &Commit) {
+        for path in &commit.pending_remove {
+            self.apply_problems.remove(path);
+        }
     }
 
     /// Adds to a commit what every change of HEAD brings: new nodes, the content tree, HEAD itself.

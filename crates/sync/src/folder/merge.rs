@@ -34,6 +34,7 @@ impl Folder {
                 draft.settle(&change.path, change.after.as_ref())?;
             }
             let commit = draft.into_commit();
+            self.settled(&commit);
             let mut commit = self.finish(&snapshot, nodes.new, commit)?;
             commit.generation = self.generation(Reason::Peer, from);
             commit.head = Some(self.head.clone());

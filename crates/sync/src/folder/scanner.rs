@@ -19,7 +19,9 @@ const QUIET: Duration = Duration::from_millis(40);
 /// … or after this long with hints all the time.
 const MAX_DELAY: Duration = Duration::from_millis(500);
 /// A path that is written again and again is looked at ever more rarely, up to this.
-const MAX_BACKOFF: Duration = Duration::from_secs(5);
+const MAX_BACKOFF: Duration = Duration::from_secs(1);
+/// After a look, none for as long as it took, at most this.
+const MAX_REST: Duration = Duration::from_millis(250);
 /// Everything is looked at this often, should a hint have been missed.
 const FULL_SCAN: Duration = Duration::from_secs(3600);
 /// … or this often when the system gives no more watches.
@@ -95,6 +97,7 @@ impl ScannerThread {
             dirty: HashMap::new(),
             hot: HashMap::new(),
             full_due: Some(Instant::now()),
+            rest_until: Instant::now(),
             last_full: Instant::now(),
             barriers: Vec::new(),
             next_cookie: 0,
@@ -147,6 +150,8 @@ struct Scanner {
     /// When a path was last looked at, and how long the next look waits: only paths that keep changing.
     hot: HashMap<RelPath, (Instant, Duration)>,
     full_due: Option<Instant>,
+    /// No look before then, but for a barrier: in a storm of hints, commits get larger rather than more.
+    rest_until: Instant,
     last_full: Instant,
     barriers: Vec<Waiting>,
     next_cookie: u64,
@@ -277,7 +282,7 @@ impl Scanner {
             return due.max(Instant::now() + Duration::from_secs(60));
         }
         if let Some(first) = self.dirty.values().map(|d| d.due).min() {
-            due = due.min(first);
+            due = due.min(first.max(self.rest_until));
         }
         if let Some(first) = self.barriers.iter().map(|b| b.since + COOKIE_TIMEOUT).min() {
             due = due.min(first);
@@ -317,7 +322,9 @@ impl Scanner {
         if self.full_due.is_some_and(|due| due <= now) || self.last_full + every <= now {
             self.full();
         }
-        self.scan_due(now);
+        if self.rest_until <= now || !late.is_empty() {
+            self.scan_due(now);
+        }
         for barrier in late {
             let _ = self.folder.send(FolderEvent::Barrier(barrier.reply));
         }
@@ -367,6 +374,7 @@ impl Scanner {
 
     /// One run of the scan. Returns whether it saw everything it was to look at.
     fn scan(&mut self, targets: Vec<Target>, full: bool) -> bool {
+        let began = Instant::now();
         self.activity.scanning = true;
         self.show();
         let paths = targets
@@ -379,6 +387,8 @@ impl Scanner {
             full: full && complete,
         });
         self.activity.scanning = false;
+        let now = Instant::now();
+        self.rest_until = now + (now - began).min(MAX_REST);
         complete
     }
 
@@ -386,6 +396,13 @@ impl Scanner {
         let busy: Mutex<Vec<RelPath>> = Mutex::new(Vec::new());
         let newly: Mutex<HashSet<RelPath>> = Mutex::new(HashSet::new());
         let no_watches: Mutex<Option<String>> = Mutex::new(None);
+        // What was found or applied before must be committed: a look compares the disk with the index, and one
+        // that is behind would take what is new in both for what is new in neither. What happens after this
+        // gives hints of its own.
+        let (reply, committed) = oneshot::channel();
+        if self.folder.send(FolderEvent::Barrier(reply)).is_err() || committed.blocking_recv().is_err() {
+            return false;
+        }
         let result = {
             let snapshot = match self.place.store.snapshot() {
                 Ok(snapshot) => snapshot,
