@@ -232,14 +232,16 @@ fn what_comes_and_goes_quickly_leaves_the_root_true() {
     let _ticket = a.share();
     let aside = a.corner.join("aside");
     fs::create_dir(&aside).unwrap();
-    for round in 0..40 {
+    for round in 0..60 {
         let toggled = format!("base/{round}");
         for n in 0..10 {
             write(a.path(format!("short-lived {n}")), format!("{round}"));
         }
         fs::rename(a.path(&toggled), aside.join("out")).unwrap();
-        // A command takes about as long as a change needs to be seen: some rounds fall on either side.
-        let _ = a.status();
+        // About as long as a change takes to be seen: some rounds fall on either side of it, and in between.
+        for _ in 0..round % 12 {
+            let _ = a.status();
+        }
         for n in 0..10 {
             fs::remove_file(a.path(format!("short-lived {n}"))).unwrap();
         }

@@ -65,3 +65,30 @@ fn wait_returns_at_once_when_there_is_nothing_to_do() {
         "10s",
     ]);
 }
+
+#[test]
+fn wait_counts_what_was_just_saved_on_the_other_side() {
+    let (_lab, a, b) = paired(|dir| write(dir.join("file"), "0"));
+    for n in 1..=20 {
+        write(b.path("file"), n.to_string());
+        a.wait_in_sync();
+        assert_eq!(text(a.path("file")), n.to_string());
+    }
+}
+
+#[test]
+fn wait_does_not_wait_for_who_has_forgotten_the_folder() {
+    let lab = Lab::new();
+    let (a, b, c) = (
+        lab.running("laptop"),
+        lab.running("desktop"),
+        lab.running("server"),
+    );
+    write(a.path("file"), "x");
+    pair(&a, &b);
+    pair(&a, &c);
+    assert_converged(&[&a, &b, &c]);
+    b.ok(["forget", b.folder.to_str().unwrap()]);
+    write(a.path("file"), "y");
+    assert_converged(&[&a, &c]);
+}

@@ -49,6 +49,8 @@ pub(crate) fn log(config: &Config, default: &str) -> anyhow::Result<()> {
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_ansi(colours)
+        // A log that cannot be written (its disk is full) must not take the engine with it.
+        .log_internal_errors(false)
         .with_writer(std::io::stderr)
         .init();
     Ok(())

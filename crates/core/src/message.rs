@@ -35,6 +35,20 @@ pub enum Message {
     Announce(Announce),
     /// The sender takes part in this folder from now on, and wants to hear the receiver's state.
     Ask(FolderId),
+    /// Somebody waits for the folder: look at the disk, announce, then answer with [`Message::Flushed`].
+    Flush {
+        /// Which folder.
+        folder: FolderId,
+        /// To know the answer by.
+        wait: u64,
+    },
+    /// Everything that was saved before the [`Message::Flush`] has been announced.
+    Flushed {
+        /// Which folder.
+        folder: FolderId,
+        /// As asked.
+        wait: u64,
+    },
     /// The sender no longer syncs this folder with the receiver (paused, forgotten).
     Withdraw(FolderId),
 }
@@ -179,7 +193,11 @@ impl Bounded for Message {
         match self {
             Message::Hello(hello) => label(&hello.name),
             Message::Announce(a) if a.vector.len() > MAX_REPLICAS => Err(MessageError::Limit("replicas")),
-            Message::Announce(_) | Message::Ask(_) | Message::Withdraw(_) => Ok(()),
+            Message::Announce(_)
+            | Message::Ask(_)
+            | Message::Flush { .. }
+            | Message::Flushed { .. }
+            | Message::Withdraw(_) => Ok(()),
         }
     }
 }

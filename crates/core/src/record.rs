@@ -76,6 +76,9 @@ pub struct Record {
     pub imported: bool,
 }
 
+/// Largest file, in bytes (16 TiB, ext4's limit): sizes come from peers, and memory is reserved by them.
+pub const MAX_FILE: u64 = 1 << 44;
+
 const KIND_FILE: u8 = 0;
 const KIND_DIR: u8 = 1;
 const KIND_SYMLINK: u8 = 2;
@@ -151,6 +154,9 @@ impl Record {
                     digest: reader.digest()?,
                     size: reader.varint()?,
                 };
+                if value.size() > MAX_FILE {
+                    return Err(DecodeError::Limit("size of a file"));
+                }
                 mtime = unzigzag(reader.varint()?);
                 value
             }

@@ -43,8 +43,13 @@ pub struct Session {
     ours: Option<Announce>,
     theirs: Option<Announce>,
     sent: Option<Announce>,
-    pulling: bool,
+    pulling: Option<Announce>,
+    /// What the last pull was of, if it failed: not tried again until told.
     failed: Option<Announce>,
+    /// What the last pull was of, if it was merged: merging it again changes nothing.
+    taken: Option<Announce>,
+    /// The peer takes no part for now.
+    withdrawn: bool,
 }
 
 impl Session {
@@ -68,11 +73,17 @@ impl Session {
                 };
             }
             Input::Ours(announce) => self.ours = Some(announce),
-            Input::Theirs(announce) => self.theirs = Some(announce),
-            Input::Withdrawn => self.theirs = None,
+            Input::Theirs(announce) => {
+                self.theirs = Some(announce);
+                self.withdrawn = false;
+            }
+            Input::Withdrawn => {
+                self.theirs = None;
+                self.withdrawn = true;
+            }
             Input::PullEnded { merged } => {
-                self.pulling = false;
-                self.failed = if merged { None } else { self.theirs.clone() };
+                let pulled = self.pulling.take();
+                (self.taken, self.failed) = if merged { (pulled, None) } else { (None, pulled) };
             }
             Input::Retry => self.failed = None,
             Input::Asked => self.sent = None,
@@ -92,10 +103,11 @@ impl Session {
         let Some(theirs) = &self.theirs else { return out };
         // A peer whose vector is strictly behind ours has nothing for us: it will pull, and then announce again.
         let behind = theirs.vector != ours.vector && theirs.vector.is_covered_by(&ours.vector);
-        let same_failed = self.failed.as_ref().is_some_and(|f| f.state == theirs.state);
+        let same = |a: &Announce| a.state == theirs.state && a.vector == theirs.vector;
+        let known = [&self.failed, &self.taken].into_iter().flatten().any(same);
         let differs = theirs.state != ours.state || theirs.vector != ours.vector;
-        if differs && !behind && !self.pulling && !same_failed {
-            self.pulling = true;
+        if differs && !behind && self.pulling.is_none() && !known {
+            self.pulling = Some(theirs.clone());
             out.push(Output::Pull(theirs.clone()));
         }
         out
@@ -111,12 +123,17 @@ impl Session {
         self.connected
     }
 
+    /// Does the peer take part: connected, and not withdrawn?
+    pub fn takes_part(&self) -> bool {
+        self.connected && !self.withdrawn
+    }
+
     /// Do both have the same state, on both disks?
     pub fn in_sync(&self) -> bool {
         match (&self.ours, &self.theirs) {
             (Some(ours), Some(theirs)) => {
                 self.connected
-                    && !self.pulling
+                    && self.pulling.is_none()
                     && ours.state == theirs.state
                     && ours.root == theirs.root
                     && ours.pending_files + theirs.pending_files == 0
@@ -182,6 +199,33 @@ mod tests {
             behind.handle(Input::PullEnded { merged: true }),
             [Output::Pull(newer)]
         );
+    }
+
+    #[test]
+    fn a_state_that_was_merged_is_not_pulled_again() {
+        // Equal vectors, different states, and nothing that a merge would change: once is enough.
+        let (ours, theirs) = (announce(b"a", &[(1, 1)]), announce(b"b", &[(1, 1)]));
+        let mut session = Session::default();
+        session.handle(Input::Ours(ours));
+        session.handle(Input::Connected);
+        assert_eq!(
+            session.handle(Input::Theirs(theirs.clone())),
+            [Output::Pull(theirs.clone())]
+        );
+        assert!(session.handle(Input::PullEnded { merged: true }).is_empty());
+        assert!(session.handle(Input::Theirs(theirs)).is_empty());
+    }
+
+    #[test]
+    fn who_withdrew_is_not_waited_for() {
+        let mut session = Session::default();
+        session.handle(Input::Connected);
+        session.handle(Input::Theirs(announce(b"a", &[(1, 1)])));
+        assert!(session.takes_part());
+        session.handle(Input::Withdrawn);
+        assert!(!session.takes_part());
+        session.handle(Input::Theirs(announce(b"a", &[(1, 1)])));
+        assert!(session.takes_part());
     }
 
     #[test]

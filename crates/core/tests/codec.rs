@@ -14,7 +14,7 @@ use alike_core::message::{
     MessageError, PairReply, PairRequest, Refusal, Request,
 };
 use alike_core::path::{MAX_PATH, Name, RelPath};
-use alike_core::record::{ExecMark, Record, Value};
+use alike_core::record::{ExecMark, MAX_FILE, Record, Value};
 use alike_core::state::StateEntry;
 use alike_core::tree::{self, Item, MAX_LEAF, Node};
 use common::{Mem, Rng};
@@ -63,7 +63,7 @@ fn record(rng: &mut Rng) -> Record {
         },
         _ => Value::File {
             digest: digest(rng),
-            size: number(rng),
+            size: number(rng).min(MAX_FILE),
         },
     };
     let mark = match rng.below(3) {
@@ -119,7 +119,7 @@ fn content_dir(seed: u64, count: usize) -> Vec<NamedEntry> {
             },
             _ => Entry::File {
                 digest: digest(&mut rng),
-                size: number(&mut rng),
+                size: number(&mut rng).min(MAX_FILE),
                 exec: rng.percent(50),
             },
         },
@@ -509,4 +509,22 @@ fn an_own_exec_mark_that_is_spelled_out_and_seq_0_are_refused() {
     assert!(Record::decode(&mut Reader(&spelled)).is_err(), "seq 0");
     bytes[9] = 0;
     assert!(Record::decode(&mut Reader(&bytes)).is_err(), "seq 0");
+}
+
+#[test]
+fn a_file_of_impossible_size_is_refused() {
+    let mut rng = Rng::new(3);
+    let mut over = record(&mut rng);
+    for (size, fits) in [(MAX_FILE, true), (MAX_FILE + 1, false), (u64::MAX, false)] {
+        let digest = Digest::of(b"x");
+        over.value = Value::File { digest, size };
+        over.exec = Some(ExecMark {
+            hlc: over.hlc,
+            dot: over.dot,
+            on: false,
+        });
+        let mut bytes = Vec::new();
+        over.encode(&mut bytes);
+        assert_eq!(Record::decode(&mut Reader(&bytes)).is_ok(), fits, "{size}");
+    }
 }

@@ -232,10 +232,13 @@ impl Folder {
             Ok(fingerprint) => {
                 self.apply_problems.remove(path);
                 match head {
-                    Some(head) => commit.index_put.push((
-                        path.clone(),
-                        materialised(head, fingerprint, root.keeps_fine_times()),
-                    )),
+                    Some(head) => {
+                        let mut new = materialised(head, fingerprint, root.keeps_fine_times());
+                        if *op == Op::Adopt {
+                            new.racy = row.as_ref().is_some_and(|r| r.racy);
+                        }
+                        commit.index_put.push((path.clone(), new));
+                    }
                     None => commit.index_remove.push(path.clone()),
                 }
                 commit.pending_remove.push(path.clone());

@@ -84,6 +84,12 @@ enum Event {
     },
     /// Everything saved before a wait began is committed.
     Flushed { wait: u64 },
+    /// The same, for a wait of a peer's.
+    FlushedFor {
+        folder: FolderKey,
+        device: EndpointId,
+        wait: u64,
+    },
 }
 
 /// The engine's state.
@@ -156,12 +162,17 @@ pub async fn run(config: Config, options: Options) -> Result<(), Error> {
     if let Some(ready) = options.ready {
         let _ = ready.send(());
     }
-    let mut shutdown = options.shutdown;
+    // A dropped sender means that nobody will ever ask: then this never ends.
+    let shutdown = async {
+        if options.shutdown.await.is_err() {
+            std::future::pending::<()>().await
+        }
+    };
+    tokio::pin!(shutdown);
     while engine.stopping.is_none() {
         let due = engine.next_due();
         tokio::select! {
-            // A dropped sender means that nobody will ever ask: run on.
-            Ok(()) = &mut shutdown => break,
+            () = &mut shutdown => break,
             Some(event) = inbox.recv() => engine.handle(event),
             Some(event) = peer_inbox.recv() => engine.handle(Event::Peer(event)),
             () = tokio::time::sleep_until(due) => engine.tick(),
@@ -252,6 +263,7 @@ impl Engine {
                 merged,
             } => self.pull_ended(folder, device, merged),
             Event::Flushed { wait } => self.flushed(wait),
+            Event::FlushedFor { folder, device, wait } => self.flushed_for(folder, device, wait),
         }
         self.check_waits();
         self.report_changes();

@@ -136,7 +136,7 @@ impl Worker {
                         retry = RETRY.0;
                         tokio::select! {
                             () = self.kick.notified() => {}
-                            ready = big.next() => self.apply_big(ready).await,
+                            ready = big.next() => { self.apply_big(ready).await; }
                         }
                         continue;
                     }
@@ -153,8 +153,9 @@ impl Worker {
             tokio::select! {
                 () = self.kick.notified() => {}
                 ready = big.next() => {
-                    self.apply_big(ready).await;
-                    retry = RETRY.0;
+                    if self.apply_big(ready).await {
+                        retry = RETRY.0;
+                    }
                 }
                 () = tokio::time::sleep(retry) => retry = (retry * 2).min(RETRY.1),
             }
@@ -170,7 +171,9 @@ impl Worker {
             loop {
                 let skip = big.under_way();
                 let Planned { root, items, last } = self.plan(after.take(), skip).await?;
-                let Some(last) = last else { break };
+                let Some(last) = last.filter(|_| !*self.paused.borrow()) else {
+                    break;
+                };
                 after = Some(last);
                 planned += items.len();
                 let (large, small): (Vec<Item>, Vec<Item>) = items.into_iter().partition(is_big);
@@ -222,13 +225,18 @@ impl Worker {
         outcomes.iter().filter(|o| **o == Outcome::Done).count()
     }
 
-    async fn apply_big(&self, done: big::Arrived) {
+    /// Applies a big file, if it is complete. Was it? If nobody had it, there is no hurry to ask again.
+    async fn apply_big(&self, done: big::Arrived) -> bool {
         let bytes = done.bytes;
+        let complete = done.ready.is_some();
         if let Some((root, ready)) = done.ready {
             self.apply(root, vec![ready]).await;
         }
         self.place.partial.fetch_sub(bytes, Ordering::Relaxed);
-        self.kick.notify_one();
+        if complete {
+            self.kick.notify_one();
+        }
+        complete
     }
 }
 

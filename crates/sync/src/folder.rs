@@ -92,7 +92,7 @@ pub(crate) struct Problem {
 }
 
 /// The folder as the rest of the engine sees it.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct FolderView {
     pub(crate) head: Head,
     pub(crate) pending_files: u64,
@@ -202,9 +202,9 @@ impl Folder {
                 other => self.handle(other),
             };
             if let Err(error) = result.and_then(|()| self.publish()) {
-                tracing::error!(folder = %self.place.row.name, "{error}");
                 self.view.broken = Some(error.to_string());
                 self.publish.send_replace(self.view.clone());
+                tracing::error!(folder = %self.place.row.name, "{error}");
                 return;
             }
             if next.is_none() {
@@ -281,7 +281,15 @@ impl Folder {
         self.view.problems = problems
             .map(|(path, problem)| (path.clone(), problem.clone()))
             .collect();
-        self.publish.send_replace(self.view.clone());
+        let view = &self.view;
+        // Nothing new wakes nobody: an apply that did nothing must not look like news to whoever would try again.
+        self.publish.send_if_modified(|shown| {
+            let news = shown != view;
+            if news {
+                shown.clone_from(view);
+            }
+            news
+        });
         Ok(())
     }
 

@@ -1,5 +1,7 @@
 //! Frames on a stream: a length, then that many bytes, never more than the limit. Never knows what is in them.
 
+use std::time::Duration;
+
 use alike_core::message::{self, Bounded, MAX_FRAME};
 use iroh::endpoint::{RecvStream, SendStream};
 use serde::Serialize;
@@ -58,6 +60,17 @@ pub(crate) async fn read_vec(stream: &mut RecvStream, len: usize) -> Result<Vec<
     let mut bytes = vec![0; len];
     stream.read_exact(&mut bytes).await.map_err(WireError::lost)?;
     Ok(bytes)
+}
+
+/// An answer that does not go on for this long is given up: a stalled peer must not stall a folder.
+const STALLED: Duration = Duration::from_secs(60);
+
+/// The same for every part of an answer to a request.
+pub(crate) async fn in_time<T>(read: impl Future<Output = Result<T, WireError>>) -> Result<T, WireError> {
+    match tokio::time::timeout(STALLED, read).await {
+        Ok(result) => result,
+        Err(_) => Err(WireError::lost("the answer does not go on")),
+    }
 }
 
 /// Reads a little-endian `u32`.

@@ -41,7 +41,8 @@ impl Root {
                 Errno::EXIST | Errno::NOENT | Errno::NOTDIR => MoveError::Changed,
                 errno => failed("create", path, errno),
             })?;
-        landed(&place, &ours)
+        // Ours was there: if somebody has changed it already, that is a change of ours, and for the next scan.
+        Ok(landed(&place, &ours).unwrap_or(ours.fingerprint))
     }
 
     /// Puts a temporary file or link in the place of the file or link that `expect` describes, which is kept.
@@ -81,8 +82,10 @@ impl Root {
             self.swap_back(&tmp, &aside, &place, &ours, temp);
             return Err(MoveError::Changed);
         }
+        // Ours was there: if somebody has changed it already, that is a change of ours, and for the next scan.
+        let there = landed(&place, &ours).unwrap_or(ours.fingerprint);
         self.keep_displaced_as(&tmp, &aside, &expect.value);
-        landed(&place, &ours)
+        Ok(there)
     }
 
     /// Takes the file or link that `expect` describes away; it is kept.

@@ -53,6 +53,7 @@ impl Engine {
             self.input(key, device, Input::Ours(ours));
         }
         self.input(key, device, Input::Connected);
+        self.ask_to_flush(key, device);
         self.update_sources(key);
     }
 
@@ -69,6 +70,14 @@ impl Engine {
             Message::Announce(announce) => (announce.folder, Input::Theirs(announce)),
             Message::Ask(folder) => (folder, Input::Asked),
             Message::Withdraw(folder) => (folder, Input::Withdrawn),
+            Message::Flush { folder, wait } => {
+                self.flush_for(folder, device, wait);
+                return;
+            }
+            Message::Flushed { folder, wait } => {
+                self.peer_flushed(folder, device, wait);
+                return;
+            }
             Message::Hello(_) => return,
         };
         let key = self
@@ -77,8 +86,20 @@ impl Engine {
             .find(|(_, slot)| slot.row().id == folder)
             .map(|(key, _)| *key);
         if let Some(key) = key.filter(|key| self.folders_of(device).contains(key)) {
+            let had = self.peer_pending(key, device);
             self.input(key, device, input);
+            if self.peer_pending(key, device) != had {
+                // It has content now that it lacked before (or the reverse): others may be waiting for it.
+                self.update_sources(key);
+            }
         }
+    }
+
+    fn peer_pending(&self, key: FolderKey, device: EndpointId) -> Option<u64> {
+        let Some(Slot::Open(folder)) = self.folders.get(&key) else {
+            return None;
+        };
+        folder.sessions.get(&device)?.theirs().map(|t| t.pending_files)
     }
 
     /// Tells every session of a folder how things stand here.

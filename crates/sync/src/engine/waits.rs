@@ -1,9 +1,13 @@
 //! `sync wait`: everything saved before is committed, nothing is left to do, and every connected peer has the
 //! same root on its disk. Never polls: it is looked at whenever something changes.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
+use alike_core::ids::FolderId;
+use alike_core::message::Message;
 use alike_store::FolderKey;
+use iroh::EndpointId;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
@@ -19,6 +23,8 @@ pub(super) struct Waiter {
     folder: FolderKey,
     pub(super) deadline: Instant,
     flushed: bool,
+    /// Peers that have not said yet that they looked at their disk.
+    peers: HashSet<EndpointId>,
     pub(super) responder: Responder,
 }
 
@@ -37,13 +43,26 @@ impl Engine {
                 }
             });
         }
+        let peers: Vec<EndpointId> = match self.folders.get(&key) {
+            Some(Slot::Open(folder)) => folder
+                .sessions
+                .iter()
+                .filter(|(_, s)| s.takes_part())
+                .map(|(d, _)| *d)
+                .collect(),
+            _ => Vec::new(),
+        };
         self.waits.push(Waiter {
             id,
             folder: key,
             deadline,
             flushed: false,
+            peers: peers.iter().copied().collect(),
             responder,
         });
+        for device in peers {
+            self.ask_to_flush(key, device);
+        }
     }
 
     pub(super) fn flushed(&mut self, wait: u64) {
@@ -54,6 +73,76 @@ impl Engine {
         // What the barrier committed is in the view; the sessions must know it before they are asked.
         let key = waiter.folder;
         self.announce(key);
+    }
+
+    /// Asks a peer to look at its disk, for every wait that has not heard from it. Also when its connection is a
+    /// new one: what was asked on the old one may be lost.
+    pub(super) fn ask_to_flush(&self, key: FolderKey, device: EndpointId) {
+        let Some(slot) = self.folders.get(&key) else {
+            return;
+        };
+        let Some(link) = self.devices.get(&device).and_then(|d| d.link.as_ref()) else {
+            return;
+        };
+        for waiter in self
+            .waits
+            .iter()
+            .filter(|w| w.folder == key && w.peers.contains(&device))
+        {
+            let folder = slot.row().id;
+            link.send(Message::Flush {
+                folder,
+                wait: waiter.id,
+            });
+        }
+    }
+
+    /// A peer waits for a folder: what was saved here before counts for it too.
+    pub(super) fn flush_for(&mut self, folder: FolderId, device: EndpointId, wait: u64) {
+        let takes_part = self.folders_of(device);
+        let key = takes_part
+            .into_iter()
+            .find(|key| self.folders[key].row().id == folder);
+        let Some((key, Slot::Open(open))) = key.and_then(|key| Some((key, self.folders.get(&key)?))) else {
+            return;
+        };
+        let (reply, done) = oneshot::channel();
+        let _ = open.scanner.input.send(ScanInput::Barrier(reply));
+        let events = self.events.clone();
+        tokio::spawn(async move {
+            if done.await.is_ok() {
+                let _ = events
+                    .send(Event::FlushedFor {
+                        folder: key,
+                        device,
+                        wait,
+                    })
+                    .await;
+            }
+        });
+    }
+
+    pub(super) fn flushed_for(&mut self, key: FolderKey, device: EndpointId, wait: u64) {
+        // First the state, then the word that it is all there is.
+        self.announce(key);
+        let Some(slot) = self.folders.get(&key) else {
+            return;
+        };
+        if let Some(link) = self.devices.get(&device).and_then(|d| d.link.as_ref()) {
+            link.send(Message::Flushed {
+                folder: slot.row().id,
+                wait,
+            });
+        }
+    }
+
+    pub(super) fn peer_flushed(&mut self, folder: FolderId, device: EndpointId, wait: u64) {
+        let folders = &self.folders;
+        let waiter = self.waits.iter_mut().find(|w| w.id == wait);
+        if let Some(waiter) = waiter.filter(|w| folders.get(&w.folder).is_some_and(|s| s.row().id == folder))
+        {
+            waiter.peers.remove(&device);
+        }
     }
 
     /// Ends every wait whose condition holds or whose time is up.
@@ -67,13 +156,13 @@ impl Engine {
                 continue;
             }
             let reason = match self.not_in_sync(waiter.folder) {
-                None if waiter.flushed => {
+                None if waiter.flushed && self.all_looked(&waiter) => {
                     let row = self.folders[&waiter.folder].row().name.clone();
                     let root = self.root_of(waiter.folder);
                     waiter.responder.done(&Waited { root, folder: row });
                     continue;
                 }
-                None => "changes on this device are still being looked at".to_owned(),
+                None => "changes are still being looked at".to_owned(),
                 Some(reason) => reason,
             };
             if waiter.deadline <= now {
@@ -84,6 +173,17 @@ impl Engine {
                 self.waits.push(waiter);
             }
         }
+    }
+
+    /// Have all peers that are still connected looked at their disks since the wait began?
+    fn all_looked(&self, waiter: &Waiter) -> bool {
+        let Some(Slot::Open(folder)) = self.folders.get(&waiter.folder) else {
+            return false;
+        };
+        !waiter
+            .peers
+            .iter()
+            .any(|d| folder.sessions.get(d).is_some_and(|s| s.takes_part()))
     }
 
     /// Why the folder is not in sync with every connected peer; `None` if it is.
@@ -110,7 +210,7 @@ impl Engine {
                 view.pending_files
             ));
         }
-        let connected: Vec<_> = folder.sessions.iter().filter(|(_, s)| s.is_connected()).collect();
+        let connected: Vec<_> = folder.sessions.iter().filter(|(_, s)| s.takes_part()).collect();
         if connected.is_empty() {
             return Some("no device of this folder is connected".into());
         }

@@ -176,11 +176,15 @@ async fn pieces(
 ) -> std::io::Result<bool> {
     let count = size.div_ceil(PIECE) as usize;
     let file = place.root.temp_named(&temp_name(&digest), true)?;
-    let mut have = read_notes(place, &digest, count);
-    if file.metadata()?.len() != size {
+    let fresh = file.metadata()?.len() != size;
+    if fresh {
         file.set_len(size)?;
-        have = vec![0; count];
     }
+    let mut have = if fresh {
+        vec![0; count]
+    } else {
+        read_notes(place, &digest, count)
+    };
     let extent = move |i: usize| (i as u64 * PIECE, PIECE.min(size - i as u64 * PIECE));
     for i in (0..count).filter(|&i| have[i] == 1) {
         *bytes += extent(i).1;
@@ -233,7 +237,7 @@ async fn pieces(
         }
     }
     let complete = have.iter().all(|&h| h == 1);
-    if !complete {
+    if !complete && unnoted > 0 {
         note(place, &digest, &file, &have).await?;
     }
     Ok(complete)

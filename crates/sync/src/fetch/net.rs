@@ -12,7 +12,8 @@ use alike_core::message::{MAX_NODE, MAX_NODES, MISSING, Request, SMALL_BLOB};
 use alike_core::path::MAX_DEPTH;
 use alike_core::state::StateEntry;
 use alike_core::tree::{self, Node, Overlay};
-use alike_store::Store;
+use alike_core::view::Summaries;
+use alike_store::{Snapshot, Store};
 use bytes::Bytes;
 use iroh::endpoint::Connection;
 use tokio::sync::mpsc;
@@ -23,11 +24,54 @@ use crate::wire::{self, WireError};
 
 /// Most bytes of new tree nodes taken in one pull (a folder of about 20 million files).
 const MAX_STATE: usize = 2 << 30;
+/// Most entries of a whole tree, counted at every path at which they are.
+const MAX_ENTRIES: u64 = 50_000_000;
 /// Chunks of a range waiting between the wire and the disk.
 const CHUNKS: usize = 32;
 
 /// The nodes of a peer's state that this device lacks.
 pub(crate) type NewNodes = HashMap<Digest, Arc<[u8]>>;
+
+/// Checks a directory and all below it: canonical, not too deep, and not too many entries counted with
+/// multiplicity. A few nodes that name each other twice would be a tree without end to whoever walks its paths.
+fn weigh(
+    all: &Overlay<'_>,
+    known: &Snapshot,
+    dir: Digest,
+    depth: usize,
+    weights: &mut HashMap<Digest, (u64, usize)>,
+) -> Result<(u64, usize), WireError> {
+    if depth > MAX_DEPTH {
+        return Err(WireError::protocol("a tree that is too deep"));
+    }
+    if let Some(&(entries, height)) = weights.get(&dir) {
+        if depth + height > MAX_DEPTH {
+            return Err(WireError::protocol("a tree that is too deep"));
+        }
+        return Ok((entries, height));
+    }
+    let weight = if all.new.contains_key(&dir) {
+        let (mut entries, mut height) = (0u64, 0);
+        for entry in tree::read_checked::<StateEntry>(all, dir).map_err(WireError::protocol)? {
+            entries += 1;
+            if let Some(child) = entry.child {
+                let below = weigh(all, known, child, depth + 1, weights)?;
+                entries = entries.saturating_add(below.0);
+                height = height.max(below.1 + 1);
+            }
+        }
+        (entries, height)
+    } else {
+        // Its height is not remembered; what was merged before was checked then.
+        let summary = known.summary(&dir).map_err(WireError::lost)?;
+        (summary.map_or(0, |s| s.files + s.dirs), 0)
+    };
+    if weight.0 > MAX_ENTRIES {
+        return Err(WireError::protocol("a tree with too many entries"));
+    }
+    weights.insert(dir, weight);
+    Ok(weight)
+}
 
 /// Walks the peer's state tree from `root`, level by level, fetching what the store lacks.
 pub(crate) async fn state(
@@ -40,7 +84,7 @@ pub(crate) async fn state(
     let mut new = NewNodes::new();
     let mut dirs: HashSet<Digest> = root.into_iter().collect();
     let mut level: Vec<Digest> = root.into_iter().collect();
-    let mut bytes = 0;
+    let mut room = MAX_STATE;
     let mut rounds = 0;
     loop {
         let mut seen = HashSet::new();
@@ -61,11 +105,7 @@ pub(crate) async fn state(
         }
         level = Vec::new();
         for ask in missing.chunks(MAX_NODES) {
-            for (digest, node) in ask.iter().zip(nodes(connection, folder, ask).await?) {
-                bytes += node.len();
-                if bytes > MAX_STATE {
-                    return Err(WireError::protocol("a state that is too large"));
-                }
+            for (digest, node) in ask.iter().zip(nodes(connection, folder, ask, &mut room).await?) {
                 match tree::decode::<StateEntry>(&node).map_err(WireError::protocol)? {
                     Node::Leaf(entries) => {
                         for child in entries.iter().filter_map(|e| e.child) {
@@ -81,13 +121,19 @@ pub(crate) async fn state(
     }
     let mut all = Overlay::new(&snapshot);
     all.new = new;
-    for dir in dirs.iter().filter(|d| all.new.contains_key(d)) {
-        tree::read_checked::<StateEntry>(&all, *dir).map_err(WireError::protocol)?;
+    let mut weights = HashMap::new();
+    for dir in &dirs {
+        weigh(&all, &snapshot, *dir, 0, &mut weights)?;
     }
     Ok(all.new)
 }
 
-async fn nodes(connection: &Connection, folder: FolderId, ask: &[Digest]) -> Result<Vec<Vec<u8>>, WireError> {
+async fn nodes(
+    connection: &Connection,
+    folder: FolderId,
+    ask: &[Digest],
+    room: &mut usize,
+) -> Result<Vec<Vec<u8>>, WireError> {
     let (mut send, mut recv) = connection.open_bi().await.map_err(WireError::lost)?;
     wire::send(
         &mut send,
@@ -100,14 +146,17 @@ async fn nodes(connection: &Connection, folder: FolderId, ask: &[Digest]) -> Res
     let _ = send.finish();
     let mut out = Vec::with_capacity(ask.len());
     for digest in ask {
-        let len = wire::read_u32(&mut recv).await?;
+        let len = wire::in_time(wire::read_u32(&mut recv)).await?;
         if len == MISSING {
             return Err(WireError::lost("the peer no longer has this state"));
         }
         if len as usize > MAX_NODE {
             return Err(WireError::protocol("a tree node over the limit"));
         }
-        let node = wire::read_vec(&mut recv, len as usize).await?;
+        *room = (*room)
+            .checked_sub(len as usize)
+            .ok_or_else(|| WireError::protocol("a state that is too large"))?;
+        let node = wire::in_time(wire::read_vec(&mut recv, len as usize)).await?;
         if tree::node_digest::<StateEntry>(&node) != *digest {
             return Err(WireError::protocol("a tree node that does not match its digest"));
         }
@@ -136,7 +185,7 @@ pub(crate) async fn blobs(
     .await?;
     let _ = send.finish();
     for (i, (_, size)) in wants.iter().enumerate() {
-        let len = wire::read_u32(&mut recv).await?;
+        let len = wire::in_time(wire::read_u32(&mut recv)).await?;
         if len == MISSING {
             let _ = out.send((i, None)).await;
             continue;
@@ -144,7 +193,7 @@ pub(crate) async fn blobs(
         if u64::from(len) != *size || u64::from(len) > SMALL_BLOB {
             return Err(WireError::protocol("a blob of another size than its record says"));
         }
-        let bytes = wire::read_vec(&mut recv, len as usize).await?;
+        let bytes = wire::in_time(wire::read_vec(&mut recv, len as usize)).await?;
         place
             .traffic
             .received
@@ -177,7 +226,7 @@ pub(crate) async fn range(
     .await?;
     let _ = send.finish();
     let mut follows = [0];
-    recv.read_exact(&mut follows).await.map_err(WireError::lost)?;
+    wire::in_time(async { recv.read_exact(&mut follows).await.map_err(WireError::lost) }).await?;
     if follows[0] == 0 {
         return Ok(false);
     }
@@ -190,7 +239,9 @@ pub(crate) async fn range(
         };
         outboard::decode_range(&digest, size, start, len, &mut reader, &file)
     });
-    while let Some(chunk) = recv.read_chunk(64 << 10).await.map_err(WireError::lost)? {
+    while let Some(chunk) =
+        wire::in_time(async { recv.read_chunk(64 << 10).await.map_err(WireError::lost) }).await?
+    {
         place
             .traffic
             .received

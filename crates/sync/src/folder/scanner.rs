@@ -369,7 +369,10 @@ impl Scanner {
             };
             self.hot.insert(path.clone(), (real_now, next));
         }
-        self.scan(due.into_iter().map(Target::Path).collect(), false);
+        if !self.scan(due.into_iter().map(Target::Path).collect(), false) {
+            // Whatever kept it from looking: these paths are not forgotten.
+            self.full_due = Some(Instant::now() + FROZEN_RETRY);
+        }
     }
 
     /// One run of the scan. Returns whether it saw everything it was to look at.
@@ -399,8 +402,7 @@ impl Scanner {
         // What was found or applied before must be committed: a look compares the disk with the index, and one
         // that is behind would take what is new in both for what is new in neither. What happens after this
         // gives hints of its own.
-        let (reply, committed) = oneshot::channel();
-        if self.folder.send(FolderEvent::Barrier(reply)).is_err() || committed.blocking_recv().is_err() {
+        if !self.committed() {
             return false;
         }
         let result = {
@@ -470,6 +472,12 @@ impl Scanner {
                 false
             }
         }
+    }
+
+    /// Waits until the folder's thread has done everything that was sent to it. `false`: it has ended.
+    fn committed(&self) -> bool {
+        let (reply, done) = oneshot::channel();
+        self.folder.send(FolderEvent::Barrier(reply)).is_ok() && done.blocking_recv().is_ok()
     }
 
     /// Directories that the index knew but nobody watched (they were just made by an apply, or could not be
