@@ -14,8 +14,8 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Fault, StoreError};
 use crate::keys::{self, Span};
 use crate::schema::{
-    BLOBS, FOLDERS, GENERATIONS, GRANTS, HEADS, INDEX, INTENTS, META, META_NEXT_FOLDER, NODES, PENDING,
-    PENDING_TOTALS,
+    BLOBS, FOLDERS, GENERATIONS, GRANTS, HEADS, INDEX, INTENTS, META, META_BIRTH, META_NEXT_FOLDER, NODES,
+    PENDING, PENDING_TOTALS,
 };
 use crate::snapshot::Snapshot;
 use crate::store::Store;
@@ -223,6 +223,47 @@ impl Store {
             stored.paused = paused;
             table.insert(key.0, value::encode(&stored).as_slice())?;
             Ok(())
+        })
+    }
+
+    /// Replica ids are good only where they were made: a copy of the database (a backup put back, a clone) would
+    /// give out dots that others have seen already. `place` names where the database is now; the first call
+    /// remembers it, and where it differs later every folder goes on under a new id from `fresh`. Did it?
+    pub fn check_birth(&self, place: u64, mut fresh: impl FnMut() -> ReplicaId) -> Result<bool, StoreError> {
+        self.write(|tx| {
+            let mut meta = tx.open_table(META)?;
+            let known = meta.get(META_BIRTH)?.map(|v| v.value());
+            if known == Some(place) {
+                return Ok(false);
+            }
+            meta.insert(META_BIRTH, place)?;
+            if known.is_none() {
+                return Ok(false);
+            }
+            let mut folders = tx.open_table(FOLDERS)?;
+            let mut heads = tx.open_table(HEADS)?;
+            let keys: Vec<u32> = folders
+                .iter()?
+                .map(|row| Ok(row?.0.value()))
+                .collect::<Result<_, Fault>>()?;
+            for key in keys {
+                let mut folder: StoredFolder = match folders.get(key)? {
+                    Some(bytes) => value::decode("folders", bytes.value())?,
+                    None => continue,
+                };
+                folder.replica = fresh();
+                folders.insert(key, value::encode(&folder).as_slice())?;
+                let head: Option<StoredHead> = match heads.get(key)? {
+                    Some(bytes) => Some(value::decode("heads", bytes.value())?),
+                    None => None,
+                };
+                if let Some(mut head) = head {
+                    // The old id's dots stay in the vector: they were seen.
+                    head.seq = 0;
+                    heads.insert(key, value::encode(&head).as_slice())?;
+                }
+            }
+            Ok(true)
         })
     }
 

@@ -15,12 +15,14 @@ pub const VERSION: u64 = 1;
 
 type Table<K, V> = TableDefinition<'static, K, V>;
 
-/// [`META_VERSION`] and [`META_NEXT_FOLDER`].
+/// [`META_VERSION`], [`META_NEXT_FOLDER`] and [`META_BIRTH`].
 pub(crate) const META: Table<&str, u64> = TableDefinition::new("meta");
 /// The database's version.
 pub(crate) const META_VERSION: &str = "version";
 /// The key of the next folder; never goes back, so that keys are never reused.
 pub(crate) const META_NEXT_FOLDER: &str = "next_folder";
+/// Where the replica ids in here were made: see [`crate::Store::check_birth`].
+pub(crate) const META_BIRTH: &str = "birth";
 
 /// Digest of a tree node → its bytes. State and content trees have digests of different domains.
 pub(crate) const NODES: Table<&[u8; 32], &[u8]> = TableDefinition::new("nodes");

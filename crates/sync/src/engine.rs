@@ -11,9 +11,11 @@ mod socket;
 mod waits;
 
 use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
+use alike_core::ids::ReplicaId;
 use alike_core::message::{ALPN, Hello, PairReply, PairRequest};
 use alike_store::{FolderKey, Store, StoreError};
 use iroh::endpoint::{Connection, SendStream};
@@ -120,6 +122,7 @@ pub async fn run(config: Config, options: Options) -> Result<(), Error> {
         Err(StoreError::InUse { .. }) => return Err(Error::InUse(config.home)),
         Err(error) => return Err(error.into()),
     };
+    check_birth(&store, &config.home)?;
     let key = endpoint::device_key(&config.home)?;
     let admission = Arc::new(RwLock::new(Admission::default()));
     let endpoint = endpoint::bind(&config, key, admission.clone()).await?;
@@ -188,6 +191,29 @@ pub async fn run(config: Config, options: Options) -> Result<(), Error> {
     if let Some(responder) = responder {
         responder.done(&());
         responder.flushed().await;
+    }
+    Ok(())
+}
+
+/// Is this the database that made its replica ids: the same machine, the same file? Otherwise it is a copy, and
+/// goes on under new ids.
+fn check_birth(store: &Store, home: &Path) -> Result<(), Error> {
+    use std::os::unix::fs::MetadataExt;
+    let inode = |path: &Path| std::fs::metadata(path).map_or(0, |m| m.ino());
+    let machine = std::fs::read("/etc/machine-id").unwrap_or_default();
+    let mut hash = blake3::Hasher::new();
+    hash.update(&machine);
+    hash.update(&inode(home).to_le_bytes());
+    hash.update(&inode(store.path()).to_le_bytes());
+    let place = u64::from_le_bytes(hash.finalize().as_bytes()[..8].try_into().expect("eight bytes"));
+    let mut ids = Vec::new();
+    for _ in store.folders()? {
+        ids.push(ReplicaId(u64::from_le_bytes(folders::random()?)));
+    }
+    if store.check_birth(place, || ids.pop().expect("one for each folder"))? {
+        tracing::warn!(
+            "the state directory is a copy or was put back from one: this device goes on under new replica ids"
+        );
     }
     Ok(())
 }

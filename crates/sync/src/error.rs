@@ -40,6 +40,12 @@ pub enum Error {
     /// The network could not be set up.
     #[error("cannot set up the network: {0}")]
     Network(String),
+    /// Others have seen more of this device than it knows itself.
+    #[error(
+        "the state directory is older than what other devices have seen of this one (was a backup put back in place?); \
+         nothing is sent or applied any more: run `sync forget` for the folder and pair again, every file stays"
+    )]
+    Rewound,
     /// A request was refused; the text says what to do.
     #[error("{0}")]
     Refused(String),

@@ -230,6 +230,10 @@ impl Folder {
                 let result = self.merge(theirs, nodes, from);
                 // Whoever asked sees the merged state when the answer arrives.
                 self.publish()?;
+                if matches!(result, Err(Error::Rewound)) {
+                    let _ = reply.send(Err(Error::Rewound));
+                    return Err(Error::Rewound);
+                }
                 let _ = reply.send(result);
             }
             FolderEvent::Apply {

@@ -14,6 +14,12 @@ use crate::fetch::NewNodes;
 impl Folder {
     /// Merges a peer's state into HEAD.
     pub(super) fn merge(&mut self, theirs: State, new: NewNodes, from: [u8; 32]) -> Result<(), Error> {
+        // Dots that this device would give out next were given out before, by it or by a copy of it. Whatever is
+        // done from here on would be taken for something that the others have seen.
+        let own = self.place.row.replica;
+        if theirs.vector.get(own) > self.head.seq {
+            return Err(Error::Rewound);
+        }
         let store = self.place.store.clone();
         let snapshot = store.snapshot()?;
         let mut nodes = Overlay::new(&snapshot);
