@@ -142,10 +142,12 @@ impl Folder {
         };
         for (i, ready) in &todo {
             outcomes[*i] = self.perform(ready, &mut commit);
-            if outcomes[*i] != Outcome::Done
-                && let Some(temp) = &ready.temp
-            {
-                place.root.remove_temp(temp);
+            let Some(temp) = &ready.temp else { continue };
+            match outcomes[*i] {
+                Outcome::Done => {}
+                // It will be tried again: the content need not cross the wire again for that.
+                Outcome::Failed if place.root.keep_temp(temp).is_ok() => {}
+                Outcome::Failed | Outcome::Blocked | Outcome::Stale => place.root.remove_temp(temp),
             }
         }
         self.disk(place.root.sync_all())?;
