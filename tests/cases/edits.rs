@@ -222,6 +222,12 @@ fn a_file_that_is_written_slowly_arrives_whole_in_the_end() {
     assert!(text(b.path("growing")).ends_with("line 199\n"));
 }
 
+/// A gap between two changes, about as long as a change takes to be seen.
+fn gap(millis: u128) {
+    let start = std::time::Instant::now();
+    eventually("time passes", LONG, || start.elapsed().as_millis() >= millis);
+}
+
 #[test]
 fn what_comes_and_goes_quickly_leaves_the_root_true() {
     let lab = Lab::new();
@@ -232,21 +238,24 @@ fn what_comes_and_goes_quickly_leaves_the_root_true() {
     let _ticket = a.share();
     let aside = a.corner.join("aside");
     fs::create_dir(&aside).unwrap();
-    for round in 0..60 {
-        let toggled = format!("base/{round}");
-        for n in 0..10 {
-            write(a.path(format!("short-lived {n}")), format!("{round}"));
+    // Many at once, each at its own pace: looks at the disk fall before, between and after the two changes.
+    std::thread::scope(|scope| {
+        for worker in 0..30u128 {
+            let (a, aside) = (&a, &aside);
+            scope.spawn(move || {
+                let (toggled, out) = (a.path(format!("base/{worker}")), aside.join(worker.to_string()));
+                for round in 0..15u128 {
+                    let short_lived = a.path(format!("short-lived {worker} {round}"));
+                    write(&short_lived, "x");
+                    fs::rename(&toggled, &out).unwrap();
+                    gap(35 + (worker * 7 + round * 11) % 40);
+                    fs::remove_file(&short_lived).unwrap();
+                    fs::rename(&out, &toggled).unwrap();
+                    gap((worker * 5 + round * 3) % 20);
+                }
+            });
         }
-        fs::rename(a.path(&toggled), aside.join("out")).unwrap();
-        // About as long as a change takes to be seen: some rounds fall on either side of it, and in between.
-        for _ in 0..round % 12 {
-            let _ = a.status();
-        }
-        for n in 0..10 {
-            fs::remove_file(a.path(format!("short-lived {n}"))).unwrap();
-        }
-        fs::rename(aside.join("out"), a.path(&toggled)).unwrap();
-    }
+    });
     eventually("the root is that of the disk", LONG, || {
         a.field("state") == "idle" && a.field("root") == a.hash().trim()
     });
