@@ -199,12 +199,21 @@ pub async fn run(config: Config, options: Options) -> Result<(), Error> {
 /// goes on under new ids.
 fn check_birth(store: &Store, home: &Path) -> Result<(), Error> {
     use std::os::unix::fs::MetadataExt;
-    let inode = |path: &Path| std::fs::metadata(path).map_or(0, |m| m.ino());
-    let machine = std::fs::read("/etc/machine-id").unwrap_or_default();
     let mut hash = blake3::Hasher::new();
+    let machine = std::fs::read("/etc/machine-id").unwrap_or_default();
     hash.update(&machine);
-    hash.update(&inode(home).to_le_bytes());
-    hash.update(&inode(store.path()).to_le_bytes());
+    for path in [home, store.path()] {
+        let Ok(meta) = std::fs::metadata(path) else {
+            continue;
+        };
+        // File systems give an inode number out again at once; the time of birth tells the two apart.
+        let born = meta
+            .created()
+            .ok()
+            .and_then(|t| t.duration_since(std::time::UNIX_EPOCH).ok());
+        hash.update(&meta.ino().to_le_bytes());
+        hash.update(&born.map_or(0, |d| d.as_nanos()).to_le_bytes());
+    }
     let place = u64::from_le_bytes(hash.finalize().as_bytes()[..8].try_into().expect("eight bytes"));
     let mut ids = Vec::new();
     for _ in store.folders()? {
