@@ -30,7 +30,6 @@ use crate::error::Error;
 use crate::pairing::{self, PairError};
 use crate::peer::{self, PeerEvent};
 use crate::serve::Served;
-use crate::ticket::Ticket;
 
 use devices::Device;
 use folders::Slot;
@@ -379,11 +378,4 @@ impl Engine {
 /// Runs short blocking work from the loop: opening a folder, one small transaction.
 fn short<T>(work: impl FnOnce() -> T) -> T {
     tokio::task::block_in_place(work)
-}
-
-/// Whom a ticket lets in, and where it came from.
-impl Ticket {
-    fn maker(&self) -> EndpointId {
-        self.addr.id
-    }
 }

@@ -16,7 +16,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use alike_core::ids::FolderId;
 use alike_core::path::RelPath;
 use alike_core::state::State;
-use alike_store::{FolderKey, FolderRow, Head, Reason, Store, StoreError};
+use alike_store::{FolderKey, FolderRow, Head, Reason, Store};
 use tokio::sync::{oneshot, watch};
 
 use crate::apply::{Outcome, Ready};
@@ -344,11 +344,4 @@ pub(crate) fn now_ms() -> u64 {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .map_or(0, |d| d.as_millis() as u64)
-}
-
-/// So that a broken database reads as one in messages of this module.
-impl From<StoreError> for Box<Error> {
-    fn from(error: StoreError) -> Self {
-        Box::new(Error::Store(error))
-    }
 }

@@ -2,7 +2,7 @@
 //! checksum. Never decides whether it is still good: its maker does (see `pairing`).
 
 use alike_core::ids::FolderId;
-use iroh::EndpointAddr;
+use iroh::{EndpointAddr, EndpointId};
 use iroh_tickets::{ParseError, Ticket as _};
 use serde::{Deserialize, Serialize};
 
@@ -53,6 +53,11 @@ impl iroh_tickets::Ticket for Ticket {
 }
 
 impl Ticket {
+    /// The device that made it.
+    pub(crate) fn maker(&self) -> EndpointId {
+        self.addr.id
+    }
+
     /// The text form.
     pub(crate) fn to_text(&self) -> String {
         self.encode_string()

@@ -57,8 +57,6 @@ pub(crate) struct Activity {
     pub(crate) dirty: bool,
     /// The first look at everything since the start is over.
     pub(crate) complete: bool,
-    /// A path has been changing every time it was looked at.
-    pub(crate) busy: bool,
 }
 
 /// The scanner's thread and the ways to it.
@@ -271,10 +269,14 @@ impl Scanner {
         }
     }
 
+    /// When everything is looked at again, whatever the hints say.
+    fn next_full(&self) -> Instant {
+        self.last_full + if self.blind { FULL_SCAN_BLIND } else { FULL_SCAN }
+    }
+
     /// When there is something to do at the latest.
     fn next_due(&self) -> Instant {
-        let every = if self.blind { FULL_SCAN_BLIND } else { FULL_SCAN };
-        let mut due = self.last_full + every;
+        let mut due = self.next_full();
         if let Some(full) = self.full_due {
             due = due.min(full);
         }
@@ -318,8 +320,7 @@ impl Scanner {
         if !late.is_empty() {
             self.full_due = Some(now);
         }
-        let every = if self.blind { FULL_SCAN_BLIND } else { FULL_SCAN };
-        if self.full_due.is_some_and(|due| due <= now) || self.last_full + every <= now {
+        if self.full_due.is_some_and(|due| due <= now) || self.next_full() <= now {
             self.full();
         }
         if self.rest_until <= now || !late.is_empty() {
@@ -451,7 +452,6 @@ impl Scanner {
             self.go_blind(reason);
         }
         let busy = busy.into_inner().expect("never poisoned");
-        self.activity.busy = !busy.is_empty();
         let now = Instant::now();
         for path in busy {
             self.hot.entry(path.clone()).or_insert((now, QUIET * 4));
