@@ -6,7 +6,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 use std::sync::Arc;
 
-use redb::{Builder, Database, WriteTransaction};
+use redb::{Builder, Database, StorageBackend, WriteTransaction};
 
 use crate::error::{Fault, StoreError};
 use crate::schema;
@@ -36,6 +36,21 @@ impl Store {
         make_file(dir, &path)?;
         let open = || -> Result<Database, Fault> {
             let db = Builder::new().set_cache_size(CACHE).create(&path)?;
+            schema::prepare(&db)?;
+            Ok(db)
+        };
+        let db = open().map_err(|fault| fault.at(&path))?;
+        Ok(Store { db, path })
+    }
+
+    /// Opens a database that is kept elsewhere than in a state directory: in memory, or on a medium that a test
+    /// makes fail. Errors name it by `path`.
+    pub fn with_backend(backend: impl StorageBackend, path: &Path) -> Result<Store, StoreError> {
+        let path: Arc<Path> = path.into();
+        let open = || -> Result<Database, Fault> {
+            let db = Builder::new()
+                .set_cache_size(CACHE)
+                .create_with_backend(backend)?;
             schema::prepare(&db)?;
             Ok(db)
         };
