@@ -9,6 +9,7 @@ mod coreutils;
 mod edits;
 mod engine;
 mod first_sync;
+mod held;
 mod pairing;
 mod restarts;
 mod safety;

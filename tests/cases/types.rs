@@ -56,6 +56,8 @@ fn replace_a_full_directory(to: Kind) {
     let (_lab, mut a, b) = paired(|dir| {
         for n in 0..600 {
             write(dir.join(format!("d/{n}")), format!("file {n}"));
+            // Those in the way of a mass removal: half and more of the folder stays.
+            write(dir.join(format!("rest/{n}")), format!("rest {n}"));
         }
     });
     assert_eq!(fs::read_dir(b.path("d")).unwrap().count(), 600);
@@ -63,7 +65,6 @@ fn replace_a_full_directory(to: Kind) {
     remove(&a.path("d"));
     make(&a.path("d"), to, "in its place");
     let wanted = snapshot(&a.folder);
-    assert_eq!(names(&a.folder), ["d"]);
     a.start();
     assert_converged(&[&a, &b]);
     for device in [&a, &b] {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::{Arg, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 /// Verbs that a later version brings: known, so that they fail with a clear message.
-const LATER: [&str; 15] = [
+const LATER: [&str; 13] = [
     "log",
     "diff",
     "restore",
@@ -18,8 +18,6 @@ const LATER: [&str; 15] = [
     "verify",
     "conflicts",
     "resolve",
-    "accept",
-    "reject",
     "doctor",
     "service",
     "ui",
@@ -32,8 +30,8 @@ const AFTER_HELP: &str = "\
 FOLDER is a folder's name, a unique prefix of its id, or its path; left out, it is the folder around the working
 directory, or the only one. DEVICE is a device's name or a unique prefix of its id.
 
-Not in this version yet: log diff restore checkout pin unpin gc verify conflicts resolve accept reject doctor
-service ui.
+Not in this version yet: log diff restore checkout pin unpin gc verify conflicts resolve doctor service
+ui.
 
 Environment: ALIKE_HOME (the state directory), and, each also in its config.toml, ALIKE_RELAY, ALIKE_DISCOVERY,
 ALIKE_BIND, ALIKE_NAME, ALIKE_NO_AUTOSTART, ALIKE_LOG, NO_COLOR; the environment wins.
@@ -82,6 +80,10 @@ pub(crate) enum Verb {
     Devices(List),
     Unpair(Unpair),
     Forget(Forget),
+    /// Let a held removal of very many files through
+    Accept(WhichFolder),
+    /// Put back what a held removal of very many files took away, here and on the others
+    Reject(WhichFolder),
     /// Pause syncing a folder, or with a device
     Pause(Target),
     /// Go on with a paused folder or device
@@ -185,6 +187,13 @@ pub(crate) struct Unpair {
 pub(crate) struct Forget {
     /// Which folder
     pub(crate) folder: String,
+}
+
+/// Arguments of the verbs that are about one folder.
+#[derive(Debug, Args)]
+pub(crate) struct WhichFolder {
+    /// Which folder
+    pub(crate) folder: Option<String>,
 }
 
 /// What to pause or resume.

@@ -1,4 +1,5 @@
-//! Work to do: HEAD against MAT, one operation a path, and what each expects to find on disk. Never does it.
+//! Work to do: HEAD against MAT, one operation a path, and what each expects to find on disk; and the rail that
+//! asks a person before very much goes at once. Never does it.
 
 use crate::observe::Mat;
 use crate::record::Value;
@@ -58,5 +59,47 @@ pub fn plan(head: Option<&Shown>, mat: Option<&Mat>) -> Op {
             (false, false) => Op::Replace,
             (true, true) => Op::Adopt,
         },
+    }
+}
+
+/// A folder with fewer files is too small for its half to mean anything.
+const MASS_FROM: u64 = 10;
+/// More files than this going at once are many, whatever their share.
+const MASS_FILES: u64 = 1000;
+/// A folder of so few files may be emptied without a question: somebody deleted his one or two files.
+const MASS_EMPTIED: u64 = 3;
+
+/// Do so many of a folder's files go at once that a person should be asked first? `gone` of `files`; files that
+/// only moved do not count.
+pub fn is_mass_removal(files: u64, gone: u64) -> bool {
+    let emptied = gone >= MASS_EMPTIED && gone >= files;
+    let many = files >= MASS_FROM && (gone > MASS_FILES || gone > files / 2);
+    emptied || many
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_mass_removal;
+
+    #[test]
+    fn a_mass_removal_is_more_than_half_or_more_than_a_thousand_or_all() {
+        for (files, gone, mass) in [
+            (0, 0, false),
+            (1, 1, false),
+            (2, 2, false),
+            (3, 3, true),
+            (9, 8, false),
+            (9, 9, true),
+            (10, 5, false),
+            (10, 6, true),
+            (11, 5, false),
+            (11, 6, true),
+            (5_000, 1_000, false),
+            (5_000, 1_001, true),
+            (1_500, 750, false),
+            (1_500, 751, true),
+        ] {
+            assert_eq!(is_mass_removal(files, gone), mass, "{gone} of {files}");
+        }
     }
 }

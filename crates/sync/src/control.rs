@@ -82,6 +82,16 @@ pub enum Request {
         /// Which folder.
         folder: FolderRef,
     },
+    /// Let a held mass removal through. Answered with [`Answered`].
+    Accept {
+        /// Which folder.
+        folder: FolderRef,
+    },
+    /// Put back what a held mass removal took away. Answered with [`Answered`].
+    Reject {
+        /// Which folder.
+        folder: FolderRef,
+    },
     /// Pause a folder or a device. Answered with [`Named`].
     Pause {
         /// A folder or a device; `FolderRef { name: None, .. }` = the folder around cwd or the only one.
@@ -192,6 +202,15 @@ pub struct Waited {
     pub root: String,
     /// The folder's name.
     pub folder: String,
+}
+
+/// Answer to [`Request::Accept`] and [`Request::Reject`].
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Answered {
+    /// The folder's name.
+    pub folder: String,
+    /// What was held, in words.
+    pub held: Vec<String>,
 }
 
 /// Answer to requests that act on one named thing.

@@ -3,6 +3,7 @@
 
 mod devices;
 mod folders;
+mod hold;
 mod pair;
 mod report;
 mod requests;
@@ -77,6 +78,8 @@ enum Event {
     },
     /// A folder's view or activity changed.
     FolderChanged(FolderKey),
+    /// A person answered what the folder held.
+    Answered(FolderKey),
     /// The pull of a peer's state ended.
     PullEnded {
         folder: FolderKey,
@@ -291,6 +294,7 @@ impl Engine {
             } => self.pair_asked(connection, request, send),
             Event::Redeemed { asked, result } => self.redeemed(*asked, result),
             Event::FolderChanged(key) => self.folder_changed(key),
+            Event::Answered(key) => self.hold_answered(key),
             Event::PullEnded {
                 folder,
                 device,

@@ -46,6 +46,14 @@ pub enum Error {
          nothing is sent or applied any more: run `sync forget` for the folder and pair again, every file stays"
     )]
     Rewound,
+    /// A peer's state takes away so much that a person is asked first.
+    #[error("{gone} of {files} files would go at once: held until `sync accept` or `sync reject`")]
+    Held {
+        /// Files that would go.
+        gone: u64,
+        /// Of so many.
+        files: u64,
+    },
     /// A request was refused; the text says what to do.
     #[error("{0}")]
     Refused(String),

@@ -2,6 +2,7 @@
 //! it as events and leave it as one commit each. Never waits for the network.
 
 mod commit;
+mod hold;
 mod look;
 mod merge;
 pub(crate) mod scanner;
@@ -23,10 +24,11 @@ use crate::apply::{Outcome, Ready};
 use crate::disk::Root;
 use crate::error::Error;
 use crate::fetch::NewNodes;
-use crate::scan::Found;
+use crate::scan::{Finding, Found};
 use crate::serve::Traffic;
 
 pub(crate) use commit::Counts;
+pub(crate) use hold::HeldView;
 pub(crate) use look::Look;
 
 /// Events waiting for the folder's thread; senders wait when it is full.
@@ -57,6 +59,8 @@ pub(crate) enum FolderEvent {
     ScanBegins(Vec<RelPath>),
     /// The scan found something.
     Found(Vec<Found>),
+    /// The scan no longer found this. `full`: it looked at everything.
+    Gone { findings: Vec<Finding>, full: bool },
     /// The scan is over. `full`: it looked at everything.
     ScanEnds { full: bool },
     /// A peer's state and the nodes of it that were not here.
@@ -74,6 +78,11 @@ pub(crate) enum FolderEvent {
     },
     /// The file at this path is not what the index says, though its fingerprint may be.
     Suspect(RelPath),
+    /// A held mass removal: let it through, or put things back.
+    Answer {
+        accept: bool,
+        reply: oneshot::Sender<Result<Vec<HeldView>, Error>>,
+    },
     /// Answered when everything before it is done.
     Barrier(oneshot::Sender<()>),
     /// The root is not the one that was shared (or is again).
@@ -99,6 +108,8 @@ pub(crate) struct FolderView {
     pub(crate) pending_bytes: u64,
     pub(crate) problems: BTreeMap<RelPath, Problem>,
     pub(crate) frozen: Option<String>,
+    /// Mass removals that wait for an answer.
+    pub(crate) held: Vec<HeldView>,
     pub(crate) watching: bool,
     /// The database refused a commit: nothing goes on until a restart.
     pub(crate) broken: Option<String>,
@@ -137,6 +148,7 @@ impl FolderThread {
             apply_problems: BTreeMap::new(),
             since_generation: Counts::default(),
             generation_root: None,
+            hold: hold::Hold::default(),
         };
         folder.recover()?;
         folder.publish()?;
@@ -177,6 +189,7 @@ pub(crate) struct Folder {
     /// What changed since the last generation was written.
     pub(crate) since_generation: Counts,
     pub(crate) generation_root: Option<alike_core::digest::Digest>,
+    hold: hold::Hold,
 }
 
 impl Folder {
@@ -220,6 +233,12 @@ impl Folder {
                     .retain(|at, _| !paths.iter().any(|p| at.is_within(p)));
             }
             FolderEvent::Found(found) => self.found(found)?,
+            FolderEvent::Gone { findings, full } => self.gone(findings, full)?,
+            FolderEvent::Answer { accept, reply } => {
+                let held = if accept { Ok(self.accept()) } else { self.reject() };
+                self.publish()?;
+                let _ = reply.send(held);
+            }
             FolderEvent::ScanEnds { full } => self.scan_ended(full)?,
             FolderEvent::Merge {
                 theirs,
@@ -277,6 +296,7 @@ impl Folder {
         self.view.head = self.head.clone();
         self.view.pending_files = files;
         self.view.pending_bytes = bytes;
+        self.view.held = self.hold.view();
         let problems = self
             .scan_problems
             .iter()

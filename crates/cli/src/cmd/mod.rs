@@ -5,6 +5,7 @@ mod devices;
 mod engine;
 mod forget;
 mod hash;
+mod hold;
 mod man;
 mod pair;
 mod pause;
@@ -52,6 +53,8 @@ pub(crate) fn run(asked: Asked) -> anyhow::Result<Exit> {
         Verb::Devices(args) => devices::run(&context, &args),
         Verb::Unpair(args) => unpair::run(&context, args),
         Verb::Forget(args) => forget::run(&context, args),
+        Verb::Accept(args) => hold::accept(&context, args),
+        Verb::Reject(args) => hold::reject(&context, args),
         Verb::Pause(args) => pause::pause(&context, args),
         Verb::Resume(args) => pause::resume(&context, args),
         Verb::Tickets(args) => tickets::run(&context, &args),

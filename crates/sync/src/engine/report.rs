@@ -14,13 +14,15 @@ use super::folders::{OpenFolder, Slot};
 use super::pair::{access, rfc3339};
 use super::socket::Responder;
 use crate::control::Event;
-use crate::folder::{Counts, FolderView};
+use crate::folder::{Counts, FolderView, HeldView};
 use crate::status::{
     DeviceStatus, FolderState, FolderStatus, PeerStatus, Pending, ProblemStatus, StatusReport, json_text,
 };
 
 /// A watched status is sent at most this often.
 const STATUS_EVERY: Duration = Duration::from_millis(200);
+/// What to do about a held mass removal.
+const HELD_HINT: &str = "`sync accept` lets it through, `sync reject` puts the files back";
 
 /// Who listens, and what they have been told.
 #[derive(Default)]
@@ -41,6 +43,7 @@ struct Told {
     conflicts: u64,
     problems: usize,
     frozen: Option<String>,
+    held: Vec<HeldView>,
     in_sync: bool,
     scanned: bool,
 }
@@ -106,6 +109,7 @@ impl Engine {
             conflicts: view.head.summary.conflicts,
             problems: view.problems.len(),
             frozen: view.frozen.clone(),
+            held: view.held.clone(),
             in_sync: folder.sessions.values().any(|s| s.in_sync()) && view.pending_files == 0,
             scanned: folder.activity().complete && view.head.scanned,
         };
@@ -121,6 +125,12 @@ impl Engine {
         if before == now {
             return;
         }
+        let newly_held: Vec<String> = now
+            .held
+            .iter()
+            .filter(|held| !before.held.contains(held))
+            .map(|held| self.held_words(held))
+            .collect();
         let mut say = |event: &str, message: String| self.journal.say(event, name.clone(), None, message);
         if now.scanned && !before.scanned {
             say(
@@ -143,6 +153,9 @@ impl Engine {
         if now.frozen != before.frozen {
             let text = now.frozen.clone().unwrap_or_else(|| "the folder is back".into());
             say("problem", text);
+        }
+        for held in newly_held {
+            say("held", format!("{held}; {HELD_HINT}"));
         }
         if now.problems > before.problems {
             say("problem", newest_problem.unwrap_or_default());
@@ -242,6 +255,11 @@ impl Engine {
         status.received_bytes = folder.place.traffic.received.load(Ordering::Relaxed);
         status.sent_bytes = folder.place.traffic.sent.load(Ordering::Relaxed);
         status.problems.extend(view.frozen.as_deref().map(frozen_problem));
+        status.problems.extend(view.held.iter().map(|held| ProblemStatus {
+            path: json_text(b""),
+            reason: self.held_words(held),
+            hint: HELD_HINT.into(),
+        }));
         status
             .problems
             .extend(view.broken.as_ref().map(|reason| ProblemStatus {
@@ -301,6 +319,8 @@ fn state(folder: &OpenFolder, view: &FolderView) -> FolderState {
         FolderState::Paused
     } else if view.frozen.is_some() {
         FolderState::Frozen
+    } else if !view.held.is_empty() {
+        FolderState::Held
     } else if view.pending_files > 0 {
         FolderState::Syncing
     } else if activity.scanning || activity.dirty || !activity.complete {

@@ -67,6 +67,8 @@ impl Engine {
             }
             Request::Unpair { device } => self.unpair(&device).map(|named| responder.done(&named)),
             Request::Forget { folder } => self.forget_folder(&folder, responder.clone()),
+            Request::Accept { folder } => self.answer_hold(&folder, true, responder.clone()),
+            Request::Reject { folder } => self.answer_hold(&folder, false, responder.clone()),
             Request::Pause { target } => self.pause(&target, true).map(|named| responder.done(&named)),
             Request::Resume { target } => self.pause(&target, false).map(|named| responder.done(&named)),
             Request::Tickets => self.ticket_list().map(|list| responder.done(&list)),

@@ -11,6 +11,7 @@ use tokio::time::{Duration, Instant};
 
 use super::folders::Slot;
 use super::{Engine, Event};
+use crate::error::Error;
 use crate::fetch::{self, Source};
 use crate::folder::FolderEvent;
 
@@ -131,7 +132,7 @@ impl Engine {
         })
     }
 
-    fn input(&mut self, key: FolderKey, device: EndpointId, input: Input) {
+    pub(super) fn input(&mut self, key: FolderKey, device: EndpointId, input: Input) {
         let Some(Slot::Open(folder)) = self.folders.get_mut(&key) else {
             return;
         };
@@ -190,6 +191,10 @@ impl Engine {
                     let sent = tokio::task::spawn_blocking(move || inbox.send(event).is_ok()).await;
                     match (sent, answer.await) {
                         (Ok(true), Ok(Ok(()))) => true,
+                        (_, Ok(Err(error @ Error::Held { .. }))) => {
+                            tracing::info!(peer = %device.fmt_short(), "{error}");
+                            false
+                        }
                         (_, Ok(Err(error))) => {
                             tracing::warn!(peer = %device.fmt_short(), "merging: {error}");
                             false
@@ -223,7 +228,9 @@ impl Engine {
             self.input(key, device, Input::Ours(ours));
         }
         self.input(key, device, Input::PullEnded { merged });
-        if let (false, Some(Slot::Open(folder))) = (merged, self.folders.get_mut(&key)) {
+        // A held state is asked for again when a person has answered, or when the peer moves on.
+        let again = !merged && !self.holds(key, device);
+        if let (true, Some(Slot::Open(folder))) = (again, self.folders.get_mut(&key)) {
             folder.retries.insert(device, Instant::now() + PULL_RETRY);
         }
     }

@@ -200,6 +200,12 @@ impl Engine {
         if let Some(reason) = view.broken.as_ref().or(view.frozen.as_ref()) {
             return Some(reason.clone());
         }
+        if let Some(held) = view.held.first() {
+            let what = self.held_words(held);
+            return Some(format!(
+                "{what}; `sync accept` lets it through, `sync reject` puts them back"
+            ));
+        }
         let activity = folder.activity();
         if activity.scanning || activity.dirty || !activity.complete {
             return Some("changes on this device are still being looked at".into());

@@ -1,6 +1,8 @@
 //! When to look at the disk: hints from the watcher, debounced per path; scans of everything at the start, on
 //! overflow and now and then. A thread of its own; findings go to the folder's thread. Never commits anything.
 
+mod gone;
+
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
@@ -11,7 +13,7 @@ use alike_core::record::Value;
 use tokio::sync::{oneshot, watch};
 
 use super::{FolderEvent, Place};
-use crate::scan::{Found, Scan, Target};
+use crate::scan::{Finding, Found, Scan, Target};
 use crate::watch::{Hint, Watch, WatchError};
 
 /// A path is looked at after this long without a further hint about it.
@@ -26,6 +28,10 @@ const MAX_REST: Duration = Duration::from_millis(250);
 const FULL_SCAN: Duration = Duration::from_secs(3600);
 /// … or this often when the system gives no more watches.
 const FULL_SCAN_BLIND: Duration = Duration::from_secs(60);
+/// … or this often while what is gone waits for a person's answer: it may be back.
+const FULL_SCAN_HELD: Duration = Duration::from_secs(20);
+/// … but after changes meanwhile not before this long after the last time.
+const HELD_REST: Duration = Duration::from_secs(3);
 /// How often a frozen folder is looked at again.
 const FROZEN_RETRY: Duration = Duration::from_secs(2);
 /// More dirty paths than this become one scan of everything.
@@ -42,6 +48,10 @@ pub(crate) enum ScanInput {
     Rescan(RelPath),
     /// Answered when everything that was saved before is committed.
     Barrier(oneshot::Sender<()>),
+    /// Everything has to be looked at again.
+    Full,
+    /// A mass removal waits for an answer, or not any more.
+    Held(bool),
     /// Stop looking, or start again.
     Pause(bool),
     /// The end.
@@ -98,6 +108,8 @@ impl ScannerThread {
             rest_until: Instant::now(),
             last_full: Instant::now(),
             barriers: Vec::new(),
+            gone: gone::Gone::default(),
+            held: false,
             next_cookie: 0,
             paused,
             frozen: false,
@@ -152,6 +164,9 @@ struct Scanner {
     rest_until: Instant,
     last_full: Instant,
     barriers: Vec<Waiting>,
+    gone: gone::Gone,
+    /// A mass removal waits for an answer.
+    held: bool,
     next_cookie: u64,
     paused: bool,
     frozen: bool,
@@ -209,7 +224,8 @@ impl Scanner {
         match input {
             ScanInput::Hint(Hint::Dirty(path)) => self.mark(path, now),
             ScanInput::Rescan(path) => self.mark(path, now),
-            ScanInput::Hint(Hint::Overflow) => self.full_due = Some(now),
+            ScanInput::Hint(Hint::Overflow) | ScanInput::Full => self.full_due = Some(now),
+            ScanInput::Held(held) => self.held = held,
             ScanInput::Hint(Hint::Failed(reason)) => {
                 self.go_blind(reason);
                 self.full_due = Some(now);
@@ -219,9 +235,8 @@ impl Scanner {
                 if self.barriers.iter().any(|b| b.cookie <= n) {
                     self.flush();
                 }
-                for barrier in self.barriers.extract_if(.., |b| b.cookie <= n) {
-                    let _ = self.folder.send(FolderEvent::Barrier(barrier.reply));
-                }
+                let passed: Vec<_> = self.barriers.extract_if(.., |b| b.cookie <= n).collect();
+                passed.into_iter().for_each(|barrier| self.answer(barrier.reply));
             }
             ScanInput::Barrier(reply) => self.begin_barrier(reply, now),
             ScanInput::Pause(paused) => {
@@ -265,13 +280,20 @@ impl Scanner {
         } else {
             self.full_due = Some(now);
             self.flush();
-            let _ = self.folder.send(FolderEvent::Barrier(reply));
+            self.answer(reply);
         }
     }
 
     /// When everything is looked at again, whatever the hints say.
     fn next_full(&self) -> Instant {
-        self.last_full + if self.blind { FULL_SCAN_BLIND } else { FULL_SCAN }
+        let every = if self.held {
+            FULL_SCAN_HELD
+        } else if self.blind {
+            FULL_SCAN_BLIND
+        } else {
+            FULL_SCAN
+        };
+        self.last_full + every
     }
 
     /// When there is something to do at the latest.
@@ -288,6 +310,9 @@ impl Scanner {
         }
         if let Some(first) = self.barriers.iter().map(|b| b.since + COOKIE_TIMEOUT).min() {
             due = due.min(first);
+        }
+        if let Some(gone) = self.gone.due() {
+            due = due.min(gone);
         }
         if self.frozen {
             due.max(Instant::now() + FROZEN_RETRY)
@@ -326,9 +351,11 @@ impl Scanner {
         if self.rest_until <= now || !late.is_empty() {
             self.scan_due(now);
         }
-        for barrier in late {
-            let _ = self.folder.send(FolderEvent::Barrier(barrier.reply));
+        if self.gone.due().is_some_and(|due| due <= Instant::now()) {
+            self.pass_on_gone();
+            let _ = self.folder.send(FolderEvent::ScanEnds { full: false });
         }
+        late.into_iter().for_each(|barrier| self.answer(barrier.reply));
     }
 
     fn full(&mut self) {
@@ -370,6 +397,10 @@ impl Scanner {
             };
             self.hot.insert(path.clone(), (real_now, next));
         }
+        if self.held && self.full_due.is_none() {
+            // Somebody may be putting back what is gone: only a look at everything shows it.
+            self.full_due = Some(self.last_full + HELD_REST);
+        }
         if !self.scan(due.into_iter().map(Target::Path).collect(), false) {
             // Whatever kept it from looking: these paths are not forgotten.
             self.full_due = Some(Instant::now() + FROZEN_RETRY);
@@ -387,6 +418,9 @@ impl Scanner {
             .collect();
         let _ = self.folder.send(FolderEvent::ScanBegins(paths));
         let complete = self.scan_targets(targets, full);
+        if self.gone.due().is_none() && !self.gone.is_empty() {
+            self.pass_on_gone();
+        }
         let _ = self.folder.send(FolderEvent::ScanEnds {
             full: full && complete,
         });
@@ -400,6 +434,7 @@ impl Scanner {
         let busy: Mutex<Vec<RelPath>> = Mutex::new(Vec::new());
         let newly: Mutex<HashSet<RelPath>> = Mutex::new(HashSet::new());
         let no_watches: Mutex<Option<String>> = Mutex::new(None);
+        let gone: Mutex<Vec<Finding>> = Mutex::new(Vec::new());
         // What was found or applied before must be committed: a look compares the disk with the index, and one
         // that is behind would take what is new in both for what is new in neither. What happens after this
         // gives hints of its own.
@@ -437,7 +472,12 @@ impl Scanner {
                 keep_outboards: Some(&self.place.outboards),
             };
             let folder = &self.folder;
-            scan.run(targets, &|batch: Vec<Found>| {
+            scan.run(targets, &|mut batch: Vec<Found>| {
+                for found in batch.extract_if(.., |f| matches!(f, Found::Changed(f) if gone::is_gone(f))) {
+                    if let Found::Changed(finding) = found {
+                        gone.lock().expect("never poisoned").push(finding);
+                    }
+                }
                 for found in &batch {
                     if let Found::Busy(path) = found {
                         busy.lock().expect("never poisoned").push(path.clone());
@@ -453,6 +493,9 @@ impl Scanner {
         }
         let busy = busy.into_inner().expect("never poisoned");
         let now = Instant::now();
+        let complete = full && result.as_ref().is_ok_and(|report| report.complete);
+        self.gone
+            .add(gone.into_inner().expect("never poisoned"), complete, now);
         for path in busy {
             self.hot.entry(path.clone()).or_insert((now, QUIET * 4));
             self.mark(path, now);
@@ -501,6 +544,7 @@ impl Scanner {
     fn show(&mut self) {
         self.activity.dirty = self.full_due.is_some_and(|_| !self.frozen)
             || !self.barriers.is_empty()
+            || !self.gone.is_empty()
             || self.dirty.keys().any(|path| !self.is_hot(path));
         self.publish.send_if_modified(|shown| {
             let changed = *shown != self.activity;

@@ -1,0 +1,90 @@
+//! A person's answer to a held mass removal, on its way to the folder's thread; and the words for what is held.
+//! Never decides what is held; the folder does.
+
+use alike_core::session::Input;
+use alike_store::FolderKey;
+use iroh::EndpointId;
+use tokio::sync::oneshot;
+
+use super::folders::Slot;
+use super::socket::Responder;
+use super::{Engine, Event};
+use crate::control::{Answered, FolderRef};
+use crate::error::Error;
+use crate::folder::{FolderEvent, HeldView};
+
+impl Engine {
+    /// `sync accept` and `sync reject`.
+    pub(super) fn answer_hold(
+        &mut self,
+        wanted: &FolderRef,
+        accept: bool,
+        responder: Responder,
+    ) -> Result<(), Error> {
+        let key = self.find_folder(wanted)?;
+        let (name, folder) = match &self.folders[&key] {
+            Slot::Open(folder) => (folder.row.name.clone(), folder),
+            Slot::Closed(closed) => return Err(Error::Refused(closed.reason.clone())),
+        };
+        let held = folder.thread.view.borrow().held.clone();
+        if held.is_empty() {
+            return Err(Error::Refused(format!(
+                "nothing is held in the folder “{name}”; `sync status` shows what is"
+            )));
+        }
+        let (reply, answer) = oneshot::channel();
+        let inbox = folder.thread.events.clone();
+        let held: Vec<String> = held.iter().map(|held| self.held_words(held)).collect();
+        let events = self.events.clone();
+        tokio::spawn(async move {
+            let event = FolderEvent::Answer { accept, reply };
+            let sent = tokio::task::spawn_blocking(move || inbox.send(event).is_ok()).await;
+            match (sent, answer.await) {
+                (Ok(true), Ok(Ok(_))) => {
+                    let _ = events.send(Event::Answered(key)).await;
+                    responder.done(&Answered { folder: name, held });
+                }
+                (_, Ok(Err(error))) => responder.failed(error, false),
+                _ => responder.failed("the folder has stopped; `sync status` says why", false),
+            }
+        });
+        Ok(())
+    }
+
+    /// What was held is asked for again.
+    pub(super) fn hold_answered(&mut self, key: FolderKey) {
+        let devices: Vec<EndpointId> = match self.folders.get(&key) {
+            Some(Slot::Open(folder)) => folder.sessions.keys().copied().collect(),
+            _ => Vec::new(),
+        };
+        self.announce(key);
+        for device in devices {
+            self.input(key, device, Input::Retry);
+        }
+    }
+
+    /// Is a state of this device held?
+    pub(super) fn holds(&self, key: FolderKey, device: EndpointId) -> bool {
+        let by = Some(*device.as_bytes());
+        match self.folders.get(&key) {
+            Some(Slot::Open(folder)) => folder.thread.view.borrow().held.iter().any(|h| h.by == by),
+            _ => false,
+        }
+    }
+
+    /// What is held, for a person.
+    pub(super) fn held_words(&self, held: &HeldView) -> String {
+        let (gone, files) = (held.gone, held.files);
+        let device = held.by.and_then(|by| EndpointId::from_bytes(&by).ok());
+        match device {
+            Some(id) => {
+                let name = self
+                    .devices
+                    .get(&id)
+                    .map_or_else(|| id.fmt_short().to_string(), |d| d.row.name.clone());
+                format!("{name} removed {gone} of {files} files at once")
+            }
+            None => format!("{gone} of {files} files were removed from this device at once"),
+        }
+    }
+}

@@ -1,0 +1,172 @@
+//! Very many files gone at once: nobody loses them before a person has said so.
+
+use std::fs;
+use std::path::Path;
+
+use crate::harness::*;
+
+fn fill(dir: &Path, files: usize) {
+    for n in 0..files {
+        write(dir.join(format!("d{}/{n}", n % 7)), format!("content {n}"));
+    }
+}
+
+fn remove_files(dir: &Path, numbers: std::ops::Range<usize>) {
+    for n in numbers {
+        fs::remove_file(dir.join(format!("d{}/{n}", n % 7))).unwrap();
+    }
+}
+
+fn empty(dir: &Path) {
+    for entry in fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path.file_name().unwrap() == ".alike" {
+            continue;
+        }
+        if path.is_dir() {
+            fs::remove_dir_all(path).unwrap();
+        } else {
+            fs::remove_file(path).unwrap();
+        }
+    }
+}
+
+#[track_caller]
+fn held(device: &Device, says: &str) {
+    eventually("the folder is held", LONG, || device.field("state") == "held");
+    let problems = device.field("problems").to_string();
+    assert!(problems.contains(says), "{says:?} is not in {problems}");
+    assert!(problems.contains("sync accept"), "{problems}");
+    device.fails(["wait", "--timeout", "1s"], 3, &["sync accept"]);
+}
+
+#[test]
+fn an_emptied_folder_is_held_and_rejecting_puts_everything_back() {
+    let (_lab, a, b) = paired(|dir| fill(dir, 40));
+    let before = snapshot(&b.folder);
+    empty(&a.folder);
+    held(&a, "40 of 40 files were removed from this device at once");
+    assert_eq!(snapshot(&b.folder), before, "nothing has reached the other side");
+    // Work goes on meanwhile.
+    write(b.path("new"), "from the other side");
+    eventually("edits arrive all the same", LONG, || a.path("new").exists());
+    write(a.path("own"), "from here");
+    eventually("and leave", LONG, || b.path("own").exists());
+    assert_eq!(a.field("state"), "held");
+    let said = a.ok(["reject"]);
+    assert!(said.contains("put back"), "{said}");
+    assert_converged(&[&a, &b]);
+    fs::remove_file(b.path("new")).unwrap();
+    fs::remove_file(b.path("own")).unwrap();
+    assert_eq!(snapshot(&b.folder), before);
+    assert_converged(&[&a, &b]);
+    assert_eq!(snapshot(&a.folder), before);
+}
+
+#[test]
+fn accepting_lets_the_removal_through_here_and_then_on_each_other_device() {
+    let (_lab, mut a, b) = paired(|dir| fill(dir, 40));
+    empty(&a.folder);
+    held(&a, "40 of 40");
+    // The question is not forgotten.
+    a.restart();
+    held(&a, "40 of 40");
+    a.ok(["accept"]);
+    held(&b, "laptop removed 40 of 40 files at once");
+    assert_eq!(names(&b.folder).len(), 47);
+    b.ok(["accept"]);
+    assert_converged(&[&a, &b]);
+    assert_eq!(names(&b.folder).len(), 0);
+    a.fails(["accept"], 1, &["nothing is held"]);
+    b.fails(["reject"], 1, &["nothing is held"]);
+}
+
+#[test]
+fn a_peer_state_that_takes_away_more_than_half_is_held_and_can_be_rejected() {
+    let (_lab, a, mut b) = paired(|dir| fill(dir, 50));
+    let before = snapshot(&a.folder);
+    b.stop();
+    // Each of these is no mass removal by itself; together they are, for who sees them together.
+    remove_files(&a.folder, 0..15);
+    eventually("seen", LONG, || a.field("files") == 35);
+    remove_files(&a.folder, 15..27);
+    eventually("seen", LONG, || a.field("files") == 23);
+    b.start();
+    held(&b, "laptop removed 27 of 50 files at once");
+    assert_eq!(snapshot(&b.folder), before);
+    // What is edited here meanwhile still leaves.
+    write(b.path("d1/1"), "edited while held");
+    eventually("the edit arrives", LONG, || a.path("d1/1").exists());
+    b.ok(["reject"]);
+    assert_converged(&[&a, &b]);
+    assert_eq!(text(a.path("d1/1")), "edited while held");
+    write(a.path("d1/1"), "content 1");
+    assert_converged(&[&a, &b]);
+    let names = |tree: &std::collections::BTreeMap<Vec<u8>, Node>| tree.keys().cloned().collect::<Vec<_>>();
+    assert_eq!(names(&before), names(&snapshot(&a.folder)));
+}
+
+#[test]
+fn moving_everything_is_no_removal() {
+    let (_lab, a, b) = paired(|dir| fill(dir, 60));
+    fs::create_dir(a.path("archive")).unwrap();
+    for n in 0..7 {
+        fs::rename(a.path(format!("d{n}")), a.path(format!("archive/d{n}"))).unwrap();
+    }
+    assert_converged(&[&a, &b]);
+    assert_eq!(a.field("state"), "idle");
+    assert_eq!(text(b.path("archive/d3/3")), "content 3");
+}
+
+#[test]
+fn more_than_a_thousand_are_held_in_one_piece_and_what_comes_back_is_let_go() {
+    let (_lab, a, b) = paired(|dir| {
+        fill(dir, 40);
+        for n in 0..1_100 {
+            write(dir.join(format!("many/{n}")), format!("{n}"));
+        }
+        for n in 0..1_900 {
+            write(dir.join(format!("rest/{n}")), format!("rest {n}"));
+        }
+    });
+    let many = b.path("many");
+    let kept = a.corner.join("kept");
+    fs::create_dir(&kept).unwrap();
+    // One after the other, as `rm` does; copies are kept outside.
+    for n in 0..1_100 {
+        let name = format!("many/{n}");
+        fs::copy(a.path(&name), kept.join(n.to_string())).unwrap();
+        fs::remove_file(a.path(&name)).unwrap();
+    }
+    held(&a, "1100 of 3040 files");
+    assert_eq!(fs::read_dir(&many).unwrap().count(), 1_100, "all or nothing");
+    for n in 0..1_100 {
+        fs::copy(kept.join(n.to_string()), a.path(format!("many/{n}"))).unwrap();
+    }
+    eventually("nothing is held any more", LONG, || a.field("state") != "held");
+    assert_converged(&[&a, &b]);
+    assert_eq!(fs::read_dir(&many).unwrap().count(), 1_100);
+}
+
+#[test]
+fn a_directory_that_becomes_a_file_takes_its_members_away_no_sooner() {
+    let (_lab, a, b) = paired(|dir| {
+        for n in 0..30 {
+            write(dir.join(format!("dir/{n}")), format!("{n}"));
+        }
+        write(dir.join("beside"), "x");
+    });
+    let before = snapshot(&b.folder);
+    fs::remove_dir_all(a.path("dir")).unwrap();
+    write(a.path("dir"), "a file now");
+    held(&a, "30 of 31 files");
+    assert_eq!(snapshot(&b.folder), before);
+    a.ok(["reject"]);
+    assert_converged(&[&a, &b]);
+    assert_eq!(text(b.path("dir/7")), "7");
+    let copies: Vec<_> = names(&b.folder)
+        .into_iter()
+        .filter(|n| n.contains("conflict"))
+        .collect();
+    assert_eq!(copies.len(), 1, "{copies:?}");
+}
