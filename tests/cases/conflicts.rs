@@ -5,7 +5,7 @@ use std::fs;
 use crate::harness::*;
 
 /// Starts in sync, changes both sides with no engine running, and brings them together again.
-fn apart(
+pub(super) fn apart(
     fill: impl FnOnce(&std::path::Path),
     on_a: impl FnOnce(&Device),
     on_b: impl FnOnce(&Device),

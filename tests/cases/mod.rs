@@ -11,6 +11,7 @@ mod engine;
 mod first_sync;
 mod held;
 mod pairing;
+mod resolve;
 mod restarts;
 mod safety;
 mod three;

@@ -11,5 +11,5 @@ pub(crate) use lab::{Lab, assert_converged, pair, paired, settle};
 pub(crate) use poll::{LONG, eventually};
 pub(crate) use tree::{
     ModeGuard, Node, append, assert_same_tree, conflict_name, inodes, mtimes, names, noise, set_mode,
-    snapshot, text, write,
+    set_mtime, snapshot, text, write,
 };

@@ -148,6 +148,14 @@ pub(crate) fn conflict_name(name: &str, losing: &[u8]) -> String {
     }
 }
 
+/// Sets when a file was modified, in seconds since 1970.
+#[track_caller]
+pub(crate) fn set_mtime(path: impl AsRef<Path>, seconds: u64) {
+    let time = std::time::SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(seconds);
+    let file = fs::File::options().write(true).open(path.as_ref()).expect("open");
+    file.set_modified(time).expect("set the time");
+}
+
 /// `chmod`.
 #[track_caller]
 pub(crate) fn set_mode(path: impl AsRef<Path>, mode: u32) {

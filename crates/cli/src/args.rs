@@ -7,20 +7,8 @@ use std::time::Duration;
 use clap::{Arg, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 /// Verbs that a later version brings: known, so that they fail with a clear message.
-const LATER: [&str; 13] = [
-    "log",
-    "diff",
-    "restore",
-    "checkout",
-    "pin",
-    "unpin",
-    "gc",
-    "verify",
-    "conflicts",
-    "resolve",
-    "doctor",
-    "service",
-    "ui",
+const LATER: [&str; 11] = [
+    "log", "diff", "restore", "checkout", "pin", "unpin", "gc", "verify", "doctor", "service", "ui",
 ];
 
 /// The hidden verb by which a command starts the engine in the background.
@@ -30,8 +18,7 @@ const AFTER_HELP: &str = "\
 FOLDER is a folder's name, a unique prefix of its id, or its path; left out, it is the folder around the working
 directory, or the only one. DEVICE is a device's name or a unique prefix of its id.
 
-Not in this version yet: log diff restore checkout pin unpin gc verify conflicts resolve doctor service
-ui.
+Not in this version yet: log diff restore checkout pin unpin gc verify doctor service ui.
 
 Environment: ALIKE_HOME (the state directory), and, each also in its config.toml, ALIKE_RELAY, ALIKE_DISCOVERY,
 ALIKE_BIND, ALIKE_NAME, ALIKE_NO_AUTOSTART, ALIKE_LOG, NO_COLOR; the environment wins.
@@ -80,6 +67,8 @@ pub(crate) enum Verb {
     Devices(List),
     Unpair(Unpair),
     Forget(Forget),
+    Conflicts(Conflicts),
+    Resolve(Resolve),
     /// Let a held removal of very many files through
     Accept(WhichFolder),
     /// Put back what a held removal of very many files took away, here and on the others
@@ -187,6 +176,37 @@ pub(crate) struct Unpair {
 pub(crate) struct Forget {
     /// Which folder
     pub(crate) folder: String,
+}
+
+/// List conflict copies with both sides' device, time and size
+#[derive(Debug, Args)]
+pub(crate) struct Conflicts {
+    /// Which folder
+    pub(crate) folder: Option<String>,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Settle a conflict copy; what goes is kept in .alike/objects
+#[derive(Debug, Args)]
+pub(crate) struct Resolve {
+    /// The copy, or its original if that has only one
+    pub(crate) path: PathBuf,
+    /// What stays
+    #[arg(long, value_name = "WHICH")]
+    pub(crate) keep: Keep,
+}
+
+/// What stays of a conflict.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+pub(crate) enum Keep {
+    /// What has the name; the copy goes
+    Original,
+    /// The copy, under the original's name
+    Copy,
+    /// Both, as two files like any others
+    Both,
 }
 
 /// Arguments of the verbs that are about one folder.

@@ -49,6 +49,16 @@ pub(crate) fn working_dir() -> PathBuf {
     std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/"))
 }
 
+/// A path as the engine knows it: absolute, its directory without links. The path itself is not followed, and
+/// need not exist.
+pub(crate) fn real_path(path: &Path) -> PathBuf {
+    let path = working_dir().join(path);
+    match (path.parent().map(Path::canonicalize), path.file_name()) {
+        (Some(Ok(dir)), Some(name)) => dir.join(name),
+        _ => path,
+    }
+}
+
 /// An existing directory, absolute and without links.
 pub(crate) fn existing_dir(dir: &Path) -> anyhow::Result<PathBuf> {
     let found = dir

@@ -7,7 +7,7 @@ use crate::conflict::conflict_name;
 use crate::digest::Digest;
 use crate::entry::{Entry, NamedEntry};
 use crate::ids::Dot;
-use crate::path::Name;
+use crate::path::{Name, RelPath};
 use crate::record::{ExecMark, Record, Value};
 use crate::state::{StateEntry, read_dir};
 use crate::tree::{self, Nodes, TreeError};
@@ -249,4 +249,52 @@ pub fn summarize(
     });
     new.summaries.insert(digest, sum);
     Ok(sum)
+}
+
+/// A conflict copy and what has its name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Copy {
+    /// The directory that both are in.
+    pub dir: RelPath,
+    /// The copy.
+    pub copy: Shown,
+    /// What is at the original's name; `None` if it was deleted since.
+    pub original: Option<Shown>,
+}
+
+/// Every conflict copy of a state tree, in path order by directory. Looks only where the summaries say there are
+/// any.
+pub fn copies(
+    nodes: &dyn Nodes,
+    known: &dyn Summaries,
+    state: Option<Digest>,
+) -> Result<Vec<Copy>, TreeError> {
+    let mut out = Vec::new();
+    copies_in(nodes, known, state, &RelPath::root(), &mut out)?;
+    Ok(out)
+}
+
+fn copies_in(
+    nodes: &dyn Nodes,
+    known: &dyn Summaries,
+    state: Option<Digest>,
+    at: &RelPath,
+    out: &mut Vec<Copy>,
+) -> Result<(), TreeError> {
+    let Some(digest) = state else { return Ok(()) };
+    if known.summary(&digest)?.is_some_and(|sum| sum.conflicts == 0) {
+        return Ok(());
+    }
+    let shown = view(&read_dir(nodes, state)?);
+    for item in &shown {
+        if let Some(name) = &item.copy_of {
+            out.push(Copy {
+                dir: at.clone(),
+                copy: item.clone(),
+                original: shown.iter().find(|s| s.name == *name).cloned(),
+            });
+        }
+        copies_in(nodes, known, item.child, &at.join(&item.name), out)?;
+    }
+    Ok(())
 }

@@ -82,6 +82,19 @@ pub enum Request {
         /// Which folder.
         folder: FolderRef,
     },
+    /// Answered with `Vec<ConflictInfo>`.
+    Conflicts {
+        /// Which folder.
+        folder: FolderRef,
+    },
+    /// Settle one conflict copy. Answered with [`Resolved`].
+    Resolve {
+        /// Absolute path of the copy, or of its original if that has one copy only.
+        #[serde(with = "path_text")]
+        path: PathBuf,
+        /// What stays.
+        keep: Keep,
+    },
     /// Let a held mass removal through. Answered with [`Answered`].
     Accept {
         /// Which folder.
@@ -202,6 +215,52 @@ pub struct Waited {
     pub root: String,
     /// The folder's name.
     pub folder: String,
+}
+
+/// What stays of a conflict; the rest goes to the displaced versions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Keep {
+    /// What has the name.
+    Original,
+    /// The copy's content, under the original's name.
+    Copy,
+    /// Both, as two files like any others.
+    Both,
+}
+
+/// One conflict copy. The names of the fields are those of `sync conflicts --json`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ConflictInfo {
+    /// The copy, relative to the folder; see [`crate::status::json_text`].
+    pub path: Value,
+    /// What it is a copy of.
+    pub original: Value,
+    /// Of the copy's content (64 hex digits); of a link's target for a symbolic link.
+    pub digest: String,
+    /// Bytes of the copy.
+    pub size: u64,
+    /// When the copy's content was written (RFC 3339).
+    pub time: String,
+    /// Which device wrote it; empty if that is not known.
+    pub device: String,
+    /// What the original is now: `file`, `symlink`, `dir` or `gone`.
+    pub original_kind: String,
+    /// Bytes of the original.
+    pub original_size: u64,
+    /// When the original's content was written (RFC 3339); `None` if it is no file or link.
+    pub original_time: Option<String>,
+    /// Which device wrote it; empty if that is not known.
+    pub original_device: String,
+}
+
+/// Answer to [`Request::Resolve`].
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Resolved {
+    /// The copy that was settled, relative to the folder.
+    pub copy: Value,
+    /// What it was a copy of.
+    pub original: Value,
 }
 
 /// Answer to [`Request::Accept`] and [`Request::Reject`].

@@ -1,6 +1,7 @@
 //! The engine: one loop over one closed set of events, owner of everything that changes while it runs:
 //! folders, devices, connections, sessions, waiting requests. It decides little itself: `core` does.
 
+mod conflicts;
 mod devices;
 mod folders;
 mod hold;

@@ -5,6 +5,7 @@ mod commit;
 mod hold;
 mod look;
 mod merge;
+mod resolve;
 pub(crate) mod scanner;
 
 use std::collections::BTreeMap;
@@ -21,6 +22,7 @@ use alike_store::{FolderKey, FolderRow, Head, Reason, Store};
 use tokio::sync::{oneshot, watch};
 
 use crate::apply::{Outcome, Ready};
+use crate::control::Keep;
 use crate::disk::Root;
 use crate::error::Error;
 use crate::fetch::NewNodes;
@@ -78,6 +80,12 @@ pub(crate) enum FolderEvent {
     },
     /// The file at this path is not what the index says, though its fingerprint may be.
     Suspect(RelPath),
+    /// A person settles a conflict copy.
+    Resolve {
+        copy: Box<alike_core::view::Copy>,
+        keep: Keep,
+        reply: oneshot::Sender<Result<(), Error>>,
+    },
     /// A held mass removal: let it through, or put things back.
     Answer {
         accept: bool,
@@ -234,6 +242,11 @@ impl Folder {
             }
             FolderEvent::Found(found) => self.found(found)?,
             FolderEvent::Gone { findings, full } => self.gone(findings, full)?,
+            FolderEvent::Resolve { copy, keep, reply } => {
+                let result = self.resolve(&copy, keep);
+                self.publish()?;
+                let _ = reply.send(result);
+            }
             FolderEvent::Answer { accept, reply } => {
                 let held = if accept { Ok(self.accept()) } else { self.reject() };
                 self.publish()?;

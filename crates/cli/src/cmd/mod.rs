@@ -1,6 +1,7 @@
 //! Which verb does what: one file a verb. Never does the work itself.
 
 mod completions;
+mod conflicts;
 mod devices;
 mod engine;
 mod forget;
@@ -9,6 +10,7 @@ mod hold;
 mod man;
 mod pair;
 mod pause;
+mod resolve;
 mod revoke;
 mod share;
 mod status;
@@ -53,6 +55,8 @@ pub(crate) fn run(asked: Asked) -> anyhow::Result<Exit> {
         Verb::Devices(args) => devices::run(&context, &args),
         Verb::Unpair(args) => unpair::run(&context, args),
         Verb::Forget(args) => forget::run(&context, args),
+        Verb::Conflicts(args) => conflicts::run(&context, args),
+        Verb::Resolve(args) => resolve::run(&context, &args),
         Verb::Accept(args) => hold::accept(&context, args),
         Verb::Reject(args) => hold::reject(&context, args),
         Verb::Pause(args) => pause::pause(&context, args),

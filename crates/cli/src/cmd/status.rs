@@ -215,7 +215,10 @@ fn folder_layout(folder: &FolderStatus, rates: &Rates, now: SystemTime, paint: P
     }
     if folder.conflicts > 0 {
         let copies = render::things(folder.conflicts, "conflict copy", "conflict copies");
-        lines.push(format!("  {}", paint.yellow(&copies)));
+        lines.push(format!(
+            "  {} (`sync conflicts` lists them)",
+            paint.yellow(&copies)
+        ));
     }
     if folder.peers.is_empty() {
         lines.push("  no peers yet: `sync share` makes a ticket for one".into());
@@ -317,7 +320,7 @@ docs  syncing  /\\xff
   80,123 files, 1 directory, 1.5 KiB; generation 12, root 1a2b3c4d5e6f
   to fetch: 2 files, 2.0 KiB left
   received 1.0 KiB, sent 0 B since the engine started
-  1 conflict copy
+  1 conflict copy (`sync conflicts` lists them)
   desktop: connected, direct 0.4 ms; not in sync; read-only
   problem: a\\x1bb: no access
     chmod it

@@ -147,7 +147,7 @@ impl Engine {
         if now.conflicts > before.conflicts {
             say(
                 "conflict",
-                format!("{} conflict copies; `sync status` says more", now.conflicts),
+                format!("{} conflict copies; `sync conflicts` lists them", now.conflicts),
             );
         }
         if now.frozen != before.frozen {

@@ -67,6 +67,8 @@ impl Engine {
             }
             Request::Unpair { device } => self.unpair(&device).map(|named| responder.done(&named)),
             Request::Forget { folder } => self.forget_folder(&folder, responder.clone()),
+            Request::Conflicts { folder } => self.conflicts(&folder, responder.clone()),
+            Request::Resolve { path, keep } => self.resolve(&path, keep, responder.clone()),
             Request::Accept { folder } => self.answer_hold(&folder, true, responder.clone()),
             Request::Reject { folder } => self.answer_hold(&folder, false, responder.clone()),
             Request::Pause { target } => self.pause(&target, true).map(|named| responder.done(&named)),

@@ -233,18 +233,24 @@ impl Folder {
             })
             .collect();
         if !paths.is_empty() {
-            let before = self.head.clone();
-            if let Err(error) = self.write_again(paths) {
-                self.head = before;
-                return Err(error);
-            }
+            self.write_again(paths, false)?;
         }
         self.hold.remote.clear();
         Ok(held)
     }
 
-    /// Writes what HEAD shows at these paths as new edits, so that no peer has seen and deleted them.
-    fn write_again(&mut self, mut paths: Vec<RelPath>) -> Result<(), Error> {
+    /// Writes what HEAD shows at these paths as new edits, so that no peer has seen and deleted them. `settle`:
+    /// conflict copies become files like any others.
+    pub(super) fn write_again(&mut self, paths: Vec<RelPath>, settle: bool) -> Result<(), Error> {
+        let before = self.head.clone();
+        let result = self.try_write_again(paths, settle);
+        if result.is_err() {
+            self.head = before;
+        }
+        result
+    }
+
+    fn try_write_again(&mut self, mut paths: Vec<RelPath>, settle: bool) -> Result<(), Error> {
         paths.sort_unstable();
         paths.dedup();
         let store = self.place.store.clone();
@@ -255,9 +261,12 @@ impl Folder {
         let mut edits = Edits::default();
         let mut rows = Vec::new();
         for path in &paths {
-            let (Some(shown), Some((dir, name))) = (look.at(path)?.cloned(), path.split()) else {
+            let (Some(mut shown), Some((dir, name))) = (look.at(path)?.cloned(), path.split()) else {
                 continue;
             };
+            if settle {
+                shown.copy_of = None;
+            }
             let record = self.same_again(&shown, now);
             let dot = record.dot;
             let edit = edits.dir(&dir);
@@ -289,7 +298,8 @@ impl Folder {
         drop(look);
         let commit = draft.into_commit();
         let mut commit = self.finish(&snapshot, nodes.new, commit)?;
-        commit.generation = self.generation(Reason::Restore, self.device);
+        let reason = if settle { Reason::Local } else { Reason::Restore };
+        commit.generation = self.generation(reason, self.device);
         commit.head = Some(self.head.clone());
         Ok(store.commit(self.place.key, commit)?)
     }
