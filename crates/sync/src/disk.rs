@@ -10,6 +10,7 @@ mod dir;
 mod moves;
 mod object;
 mod own;
+mod sys;
 mod temp;
 
 use std::ffi::OsStr;
@@ -178,13 +179,13 @@ impl Root {
             hint,
         };
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let fd = rustix::fs::open(path, flags, Mode::empty()).map_err(|errno| match errno {
+        let fd = sys::open(path, flags, Mode::empty()).map_err(|errno| match errno {
             rustix::io::Errno::NOENT => failed("open", errno, "create the directory, or name another one"),
             rustix::io::Errno::NOTDIR => failed("open", errno, "name a directory"),
             rustix::io::Errno::ACCESS => failed("open", errno, "make the directory readable for you"),
             _ => failed("open", errno, "check the disk"),
         })?;
-        let stat = rustix::fs::fstat(&fd).map_err(|errno| failed("look at", errno, "check the disk"))?;
+        let stat = sys::fstat(&fd).map_err(|errno| failed("look at", errno, "check the disk"))?;
         let ways = Ways {
             openat2: AtomicBool::new(dir::has_openat2(&fd)),
             no_replace: AtomicBool::new(true),
@@ -243,7 +244,7 @@ impl Root {
     /// Looks at a path without following it; `None` if nothing is there, or if its directory is none.
     pub(crate) fn stat(&self, path: &RelPath) -> io::Result<Option<Stat>> {
         let Some((dir, name)) = path.split() else {
-            return Ok(Some(dir::stat_of(&rustix::fs::fstat(&self.fd)?)));
+            return Ok(Some(dir::stat_of(&sys::fstat(&self.fd)?)));
         };
         match self.place_dir(&dir) {
             Ok(dir) => dir.stat(name.as_bytes()),
@@ -266,7 +267,7 @@ impl Root {
 
     /// Makes everything written to this file system so far durable.
     pub(crate) fn sync_all(&self) -> io::Result<()> {
-        Ok(rustix::fs::syncfs(&self.fd)?)
+        Ok(sys::syncfs(&self.fd)?)
     }
 
     /// Are its times this machine's own, a kernel tick fine? Not on FAT, exFAT, HFS+, SMB, NFS and FUSE: even
@@ -287,7 +288,7 @@ impl Root {
 
     /// The magic number of its file system.
     fn file_system(&self) -> Option<u32> {
-        rustix::fs::fstatfs(&self.fd).ok().map(|fs| fs.f_type as u32)
+        sys::file_system(&self.fd).ok()
     }
 
     /// Another handle to the same directory.
@@ -295,7 +296,7 @@ impl Root {
         let has = |way: &AtomicBool| AtomicBool::new(Ways::has(way));
         Ok(Root {
             path: self.path.clone(),
-            fd: self.fd.try_clone()?,
+            fd: sys::dup(&self.fd)?,
             dev: self.dev,
             ino: self.ino,
             marker: self.marker.clone(),

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use alike_core::digest::Digest;
 
-use super::{Dir, Kind, Stat};
+use super::{Dir, Kind, Stat, sys};
 use crate::outboard;
 
 /// Bytes read at once.
@@ -81,7 +81,7 @@ impl Dir {
                 Err(e) if rustix::io::Errno::from_io_error(&e) == Some(rustix::io::Errno::LOOP) => continue,
                 Err(e) => return Err(e),
             };
-            if super::dir::stat_of(&rustix::fs::fstat(&file)?) != before {
+            if super::dir::stat_of(&sys::fstat(&file)?) != before {
                 continue;
             }
             let digest = match read(&file, &before, buffer, outboards, tick) {
@@ -168,7 +168,7 @@ impl Read for Source<'_> {
         self.until_look = self.until_look.saturating_sub(got as u64);
         if self.until_look == 0 {
             self.until_look = LOOK_AGAIN;
-            if super::dir::stat_of(&rustix::fs::fstat(self.file)?) != *self.before {
+            if super::dir::stat_of(&sys::fstat(self.file)?) != *self.before {
                 self.stopped = Some(Stop::Changed);
                 return Err(io::Error::other("changed"));
             }

@@ -3,17 +3,14 @@
 
 use std::fs::File;
 use std::io;
-use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use alike_store::Fingerprint;
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, RawDir, ResolveFlags};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
-use super::{Kind, Root, Stat, Ways};
+use super::{Kind, Root, Stat, Ways, sys};
 
-/// Bytes of directory entries asked for at once: about a thousand names a call.
-const ENTRIES_BUFFER: usize = 32 * 1024;
 /// Longest path the kernel takes in one call, with its NUL.
 const KERNEL_PATH: usize = 4096;
 /// How often a walk is begun again when directories above it are being renamed.
@@ -44,12 +41,12 @@ impl Dir {
 
     /// What the directory itself is now.
     pub(crate) fn stat_self(&self) -> io::Result<Stat> {
-        Ok(stat_of(&rustix::fs::fstat(&self.fd)?))
+        Ok(stat_of(&sys::fstat(&self.fd)?))
     }
 
     /// Looks at a name without following it.
     pub(crate) fn stat(&self, name: &[u8]) -> io::Result<Option<Stat>> {
-        match rustix::fs::statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW) {
+        match sys::statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(stat) => Ok(Some(stat_of(&stat))),
             Err(Errno::NOENT) => Ok(None),
             Err(errno) => Err(errno.into()),
@@ -59,33 +56,17 @@ impl Dir {
     /// Opens a file for reading; a link is refused, a pipe does not block.
     pub(crate) fn open_file(&self, name: &[u8]) -> io::Result<File> {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-        Ok(File::from(rustix::fs::openat(
-            &self.fd,
-            name,
-            flags,
-            Mode::empty(),
-        )?))
+        Ok(File::from(sys::openat(&self.fd, name, flags, Mode::empty())?))
     }
 
     /// Where a symbolic link points.
     pub(crate) fn read_link(&self, name: &[u8]) -> io::Result<Vec<u8>> {
-        Ok(rustix::fs::readlinkat(&self.fd, name, Vec::new())?.into_bytes())
+        Ok(sys::readlinkat(&self.fd, name, Vec::new())?.into_bytes())
     }
 
     /// All names but `.` and `..`, in no order.
     pub(crate) fn entries(&self) -> io::Result<Vec<(Vec<u8>, FileType)>> {
-        let mut buffer = vec![MaybeUninit::<u8>::uninit(); ENTRIES_BUFFER];
-        rustix::fs::seek(&self.fd, rustix::fs::SeekFrom::Start(0))?;
-        let mut entries = Vec::new();
-        let mut raw = RawDir::new(&self.fd, &mut buffer);
-        while let Some(entry) = raw.next() {
-            let entry = entry?;
-            let name = entry.file_name().to_bytes();
-            if name != b"." && name != b".." {
-                entries.push((name.to_vec(), entry.file_type()));
-            }
-        }
-        Ok(entries)
+        sys::entries(&self.fd)
     }
 }
 
@@ -130,7 +111,7 @@ const BENEATH: ResolveFlags = ResolveFlags::BENEATH
 pub(super) fn has_openat2(fd: &OwnedFd) -> bool {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     !matches!(
-        rustix::fs::openat2(fd, ".", flags, Mode::empty(), BENEATH),
+        sys::openat2(fd, ".", flags, Mode::empty(), BENEATH),
         Err(Errno::NOSYS | Errno::PERM)
     )
 }
@@ -144,7 +125,7 @@ impl Root {
         }
         let path = if path.is_empty() { b"." } else { path };
         for _ in 0..WALK_TRIES {
-            match rustix::fs::openat2(&self.fd, path, flags, Mode::empty(), BENEATH) {
+            match sys::openat2(&self.fd, path, flags, Mode::empty(), BENEATH) {
                 Err(Errno::AGAIN | Errno::INTR) => {}
                 other => return other,
             }
@@ -154,9 +135,9 @@ impl Root {
 
     /// The same, one component at a time.
     fn open_by_steps(&self, path: &[u8], flags: OFlags) -> rustix::io::Result<OwnedFd> {
-        let mut at = self.fd.try_clone_fd()?;
+        let mut at = sys::dup(&self.fd)?;
         if path.is_empty() {
-            return rustix::fs::openat(&at, ".", flags, Mode::empty());
+            return sys::openat(&at, ".", flags, Mode::empty());
         }
         let steps = path.split(|&b| b == b'/').count();
         for (i, name) in path.split(|&b| b == b'/').enumerate() {
@@ -165,22 +146,11 @@ impl Root {
             } else {
                 OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC
             };
-            at = rustix::fs::openat(&at, name, step, Mode::empty())?;
-            if rustix::fs::fstat(&at)?.st_dev != self.dev {
+            at = sys::openat(&at, name, step, Mode::empty())?;
+            if sys::fstat(&at)?.st_dev != self.dev {
                 return Err(Errno::XDEV);
             }
         }
         Ok(at)
-    }
-}
-
-/// `try_clone` with rustix's error.
-trait CloneFd {
-    fn try_clone_fd(&self) -> rustix::io::Result<OwnedFd>;
-}
-
-impl CloneFd for OwnedFd {
-    fn try_clone_fd(&self) -> rustix::io::Result<OwnedFd> {
-        rustix::io::fcntl_dupfd_cloexec(self, 3)
     }
 }

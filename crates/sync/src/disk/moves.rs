@@ -10,7 +10,9 @@ use rustix::fs::{AtFlags, Mode, RenameFlags};
 use rustix::io::Errno;
 
 use super::temp::ASIDE;
-use super::{Buffer, Content, Dir, Expected, Kind, MoveError, Place, Root, Stat, Ways, failed, io_failed};
+use super::{
+    Buffer, Content, Dir, Expected, Kind, MoveError, Place, Root, Stat, Ways, failed, io_failed, sys,
+};
 
 #[cfg(test)]
 mod tests;
@@ -102,7 +104,7 @@ impl Root {
     /// Makes a directory; one that is there already will do.
     pub(crate) fn mkdir(&self, path: &RelPath) -> Result<Fingerprint, MoveError> {
         let place = self.place(path)?;
-        match rustix::fs::mkdirat(&place.dir, place.name.as_bytes(), Mode::from_raw_mode(0o777)) {
+        match sys::mkdirat(&place.dir, place.name.as_bytes(), Mode::from_raw_mode(0o777)) {
             Ok(()) | Err(Errno::EXIST) => {}
             Err(Errno::NOENT) => return Err(MoveError::Changed),
             Err(errno) => return Err(failed("make the directory", path, errno)),
@@ -122,7 +124,7 @@ impl Root {
             Err(Errno::NOTDIR | Errno::LOOP) => return Err(MoveError::Changed),
             Err(errno) => return Err(failed("remove the directory", path, errno)),
         };
-        match rustix::fs::unlinkat(&dir, name.as_bytes(), AtFlags::REMOVEDIR) {
+        match sys::unlinkat(&dir, name.as_bytes(), AtFlags::REMOVEDIR) {
             Ok(()) | Err(Errno::NOENT) => Ok(()),
             Err(Errno::NOTEMPTY | Errno::EXIST) => Err(MoveError::NotEmpty),
             Err(Errno::NOTDIR) => Err(MoveError::Changed),
@@ -154,7 +156,7 @@ impl Root {
             return Err(MoveError::Changed);
         }
         let mode = with_exec(before.fingerprint.mode, exec);
-        rustix::fs::fchmod(&file, Mode::from_raw_mode(mode))
+        sys::fchmod(&file, Mode::from_raw_mode(mode))
             .map_err(|errno| failed("set the mode of", path, errno))?;
         let wanted = Stat {
             fingerprint: Fingerprint {
@@ -169,21 +171,21 @@ impl Root {
     /// Renames, unless something has the new name already.
     pub(super) fn rename_new(&self, from: &Dir, name: &[u8], to: &Dir, new: &[u8]) -> rustix::io::Result<()> {
         if Ways::has(&self.ways.no_replace) {
-            match rustix::fs::renameat_with(from, name, to, new, RenameFlags::NOREPLACE) {
+            match sys::renameat_with(from, name, to, new, RenameFlags::NOREPLACE) {
                 Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {}
                 other => return other,
             }
         }
         // A second name, then the first one goes: also never over what is there.
-        match rustix::fs::linkat(from, name, to, new, AtFlags::empty()) {
+        match sys::linkat(from, name, to, new, AtFlags::empty()) {
             Ok(()) => {}
             Err(Errno::PERM | Errno::NOSYS) => return Err(Errno::OPNOTSUPP),
             Err(errno) => return Err(errno),
         }
-        let old = rustix::fs::statat(to, new, AtFlags::SYMLINK_NOFOLLOW)?;
-        match rustix::fs::statat(from, name, AtFlags::SYMLINK_NOFOLLOW) {
+        let old = sys::statat(to, new, AtFlags::SYMLINK_NOFOLLOW)?;
+        match sys::statat(from, name, AtFlags::SYMLINK_NOFOLLOW) {
             // Only the name that still means the same file: a save may have put another one there.
-            Ok(now) if now.st_ino == old.st_ino => rustix::fs::unlinkat(from, name, AtFlags::empty()),
+            Ok(now) if now.st_ino == old.st_ino => sys::unlinkat(from, name, AtFlags::empty()),
             Ok(_) | Err(Errno::NOENT) => Ok(()),
             Err(errno) => Err(errno),
         }
@@ -289,7 +291,7 @@ impl Root {
             Value::File { digest, .. } => self.keep_as(tmp, aside, digest),
             // The target is in the record; nothing else is in a link.
             Value::Symlink { .. } => {
-                rustix::fs::unlinkat(tmp, aside, AtFlags::empty()).map_err(std::io::Error::from)
+                sys::unlinkat(tmp, aside, AtFlags::empty()).map_err(std::io::Error::from)
             }
             Value::Dir => Ok(()),
         };
@@ -335,7 +337,7 @@ impl Root {
 }
 
 fn exchange(tmp: &Dir, temp: &[u8], place: &Place) -> rustix::io::Result<()> {
-    rustix::fs::renameat_with(
+    sys::renameat_with(
         tmp,
         temp,
         &place.dir,
@@ -415,11 +417,11 @@ fn inherit(tmp: &Dir, temp: &[u8], old: &Stat, ours: Stat, path: &RelPath) -> Re
             rustix::fs::Gid::from_raw(old.owner.1),
         );
         // Only root can, mostly; then the file is ours, as if we had saved it in an editor.
-        if rustix::fs::fchown(&file, Some(user), Some(group)).is_err() {
-            let _ = rustix::fs::fchown(&file, None, Some(group));
+        if sys::fchown(&file, Some(user), Some(group)).is_err() {
+            let _ = sys::fchown(&file, None, Some(group));
         }
     }
-    match rustix::fs::fchmod(&file, Mode::from_raw_mode(mode)) {
+    match sys::fchmod(&file, Mode::from_raw_mode(mode)) {
         Ok(()) | Err(Errno::PERM | Errno::OPNOTSUPP) => {}
         Err(errno) => return Err(failed("set the mode of", path, errno)),
     }
@@ -427,7 +429,7 @@ fn inherit(tmp: &Dir, temp: &[u8], old: &Stat, ours: Stat, path: &RelPath) -> Re
 }
 
 fn fstat(file: &std::fs::File, path: &RelPath) -> Result<Stat, MoveError> {
-    let stat = rustix::fs::fstat(file).map_err(|errno| failed("look at", path, errno))?;
+    let stat = sys::fstat(file).map_err(|errno| failed("look at", path, errno))?;
     Ok(super::dir::stat_of(&stat))
 }
 

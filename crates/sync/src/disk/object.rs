@@ -10,7 +10,7 @@ use rustix::io::Errno;
 
 use super::own::OBJECTS;
 use super::temp::{ASIDE, is_absent_io};
-use super::{Buffer, Content, Dir, Kind, Root};
+use super::{Buffer, Content, Dir, Kind, Root, sys};
 
 impl Root {
     /// Copies a displaced version into a new temporary file. `None` if there is none, or it is damaged.
@@ -18,7 +18,7 @@ impl Root {
         let Some(file) = self.open_object(digest)? else {
             return Ok(None);
         };
-        let stat = super::dir::stat_of(&rustix::fs::fstat(&file)?);
+        let stat = super::dir::stat_of(&sys::fstat(&file)?);
         self.temp_copy(&file, &stat, digest)
     }
 
@@ -35,7 +35,7 @@ impl Root {
             Err(e) if is_absent_io(&e) => return Ok(None),
             Err(e) => return Err(e),
         };
-        let stat = super::dir::stat_of(&rustix::fs::fstat(&file)?);
+        let stat = super::dir::stat_of(&sys::fstat(&file)?);
         Ok((stat.kind == Kind::File).then_some(file))
     }
 
@@ -46,7 +46,7 @@ impl Root {
         let shard = match self.own_dir(&path) {
             Err(Errno::NOENT) => {
                 for dir in [OBJECTS, &path] {
-                    match rustix::fs::mkdirat(&self.fd, dir, Mode::RWXU) {
+                    match sys::mkdirat(&self.fd, dir, Mode::RWXU) {
                         Ok(()) | Err(Errno::EXIST) => {}
                         Err(errno) => return Err(errno.into()),
                     }
@@ -64,7 +64,7 @@ impl Root {
         let mut buffer = Buffer::new();
         match shard.hash(hex.as_bytes(), None, &mut buffer, None, &mut |_| true) {
             Ok(Content::Is { digest: found, .. }) if found == *digest => {
-                return Ok(rustix::fs::unlinkat(tmp, name, AtFlags::empty())?);
+                return Ok(sys::unlinkat(tmp, name, AtFlags::empty())?);
             }
             _ => {}
         }

@@ -9,7 +9,7 @@ use alike_core::path::OWN_DIR;
 use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 
-use super::{Dir, DiskError, Root};
+use super::{Dir, DiskError, Root, sys};
 
 /// Temporary files.
 pub(super) const TMP: &str = ".alike/tmp";
@@ -33,7 +33,7 @@ impl Root {
     /// unless there was one.
     pub(crate) fn ensure_own_dir(&self, marker: [u8; 16]) -> Result<[u8; 16], DiskError> {
         for dir in [OWN_DIR, TMP, OBJECTS] {
-            match rustix::fs::mkdirat(&self.fd, dir, PRIVATE) {
+            match sys::mkdirat(&self.fd, dir, PRIVATE) {
                 Ok(()) | Err(Errno::EXIST) => {}
                 Err(errno) => return Err(self.own_failed("make", dir, errno)),
             }
@@ -100,7 +100,7 @@ impl Root {
 
     fn check_place(&self) -> Result<(), String> {
         let path = self.path.display();
-        match rustix::fs::stat(&self.path) {
+        match sys::stat(&self.path) {
             Ok(now) if (now.st_dev, now.st_ino) == (self.dev, self.ino) => Ok(()),
             Ok(_) => Err(format!(
                 "{path} is not the directory it was: it was replaced, or something is mounted over it"
@@ -127,7 +127,7 @@ impl Root {
             errno => NoMarker::Io(errno),
         })?;
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let file = match rustix::fs::openat(&own, MARKER, flags, Mode::empty()) {
+        let file = match sys::openat(&own, MARKER, flags, Mode::empty()) {
             Ok(fd) => File::from(fd),
             Err(Errno::NOENT) => return Err(NoMarker::Missing),
             Err(errno) => return Err(NoMarker::Io(errno)),
@@ -157,7 +157,7 @@ impl Root {
             Err(Errno::EXIST) => self.remove_temp(&temp),
             Err(errno) => return Err(failed(errno.into())),
         }
-        rustix::fs::fsync(&own).map_err(|errno| failed(errno.into()))?;
+        sys::fsync(&own).map_err(|errno| failed(errno.into()))?;
         self.read_marker()
             .map_err(|_| failed(std::io::ErrorKind::InvalidData.into()))
     }
@@ -181,8 +181,8 @@ impl Root {
     pub(crate) fn touch_own(&self, name: &str) -> std::io::Result<()> {
         let own = self.own_dir(OWN_DIR)?;
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        rustix::fs::openat(&own, name, flags, Mode::RUSR | Mode::WUSR)?;
-        rustix::fs::unlinkat(&own, name, AtFlags::empty())?;
+        sys::openat(&own, name, flags, Mode::RUSR | Mode::WUSR)?;
+        sys::unlinkat(&own, name, AtFlags::empty())?;
         Ok(())
     }
 }

@@ -14,7 +14,7 @@ use rustix::fs::{AtFlags, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT};
 use rustix::io::Errno;
 
 use super::own::TMP;
-use super::{Dir, Kind, Root, Stat};
+use super::{Dir, Kind, Root, Stat, sys};
 
 /// Begins the names of displaced files that are not in the object directory yet.
 pub(super) const ASIDE: &[u8] = b"aside-";
@@ -49,7 +49,7 @@ impl Root {
         match self.own_dir(TMP) {
             // Somebody tidied up.
             Err(Errno::NOENT) => {
-                rustix::fs::mkdirat(&self.fd, TMP, Mode::RWXU)?;
+                sys::mkdirat(&self.fd, TMP, Mode::RWXU)?;
                 self.own_dir(TMP)
             }
             other => other,
@@ -70,7 +70,7 @@ impl Root {
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         loop {
             let name = self.fresh_name(b"t");
-            match rustix::fs::openat(&tmp, &name[..], flags, Mode::RUSR | Mode::WUSR) {
+            match sys::openat(&tmp, &name[..], flags, Mode::RUSR | Mode::WUSR) {
                 Ok(fd) => return Ok((name, File::from(fd))),
                 Err(Errno::EXIST) => {}
                 Err(errno) => return Err(errno.into()),
@@ -85,7 +85,7 @@ impl Root {
         if create {
             flags |= OFlags::CREATE;
         }
-        let fd = rustix::fs::openat(self.tmp()?, name, flags, Mode::RUSR | Mode::WUSR)?;
+        let fd = sys::openat(self.tmp()?, name, flags, Mode::RUSR | Mode::WUSR)?;
         Ok(File::from(fd))
     }
 
@@ -97,11 +97,11 @@ impl Root {
         let tmp = self.tmp()?;
         loop {
             let name = self.fresh_name(b"t");
-            match rustix::fs::symlinkat(target, &tmp, &name[..]) {
+            match sys::symlinkat(target, &tmp, &name[..]) {
                 Ok(()) => {
                     let times = times(mtime_ns);
                     // Not every file system gives links times; no content hangs on it.
-                    match rustix::fs::utimensat(&tmp, &name[..], &times, AtFlags::SYMLINK_NOFOLLOW) {
+                    match sys::utimensat(&tmp, &name[..], &times, AtFlags::SYMLINK_NOFOLLOW) {
                         Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::PERM) => return Ok(name),
                         Err(errno) => return Err(errno.into()),
                     }
@@ -119,7 +119,7 @@ impl Root {
         }
         let removed = self
             .tmp()
-            .and_then(|tmp| rustix::fs::unlinkat(&tmp, name, AtFlags::empty()));
+            .and_then(|tmp| sys::unlinkat(&tmp, name, AtFlags::empty()));
         if let Err(errno) = removed
             && errno != Errno::NOENT
         {
@@ -132,12 +132,12 @@ impl Root {
         let mode = if exec { 0o777 } else { 0o666 };
         // Ours to read and write, and executable if it should be, whatever the umask: the next scan looks.
         let own = if exec { 0o700 } else { 0o600 };
-        match rustix::fs::fchmod(file, Mode::from_raw_mode((mode & !umask()) | own)) {
+        match sys::fchmod(file, Mode::from_raw_mode((mode & !umask()) | own)) {
             // FAT and its like have no modes to set.
             Ok(()) | Err(Errno::PERM | Errno::OPNOTSUPP) => {}
             Err(errno) => return Err(errno.into()),
         }
-        Ok(rustix::fs::futimens(file, &times(mtime_ns))?)
+        Ok(sys::futimens(file, &times(mtime_ns))?)
     }
 
     /// Empties `.alike/tmp`, but for the names that `keep` wants, and for what was displaced.
@@ -148,7 +148,7 @@ impl Root {
             if name.starts_with(ASIDE) || keep(&name) || is_dir(tmp.stat(&name)?) {
                 continue;
             }
-            rustix::fs::unlinkat(&tmp, &name[..], AtFlags::empty())?;
+            sys::unlinkat(&tmp, &name[..], AtFlags::empty())?;
         }
         Ok(())
     }
@@ -160,7 +160,7 @@ impl Root {
         let tmp = self.tmp()?;
         match tmp.stat(name)?.map(|stat| stat.kind) {
             Some(Kind::File) => self.keep_as_found(&tmp, name).map(drop),
-            Some(Kind::Symlink) => Ok(rustix::fs::unlinkat(&tmp, name, AtFlags::empty())?),
+            Some(Kind::Symlink) => Ok(sys::unlinkat(&tmp, name, AtFlags::empty())?),
             _ => Ok(()),
         }
     }
@@ -195,7 +195,7 @@ impl Root {
             Err(e) if is_absent_io(&e) => return Ok(None),
             Err(e) => return Err(e),
         };
-        let stat = super::dir::stat_of(&rustix::fs::fstat(&file)?);
+        let stat = super::dir::stat_of(&sys::fstat(&file)?);
         if stat.kind != Kind::File || stat.fingerprint != *expect {
             return Ok(None);
         }
