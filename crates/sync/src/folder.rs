@@ -13,7 +13,6 @@ use std::path::PathBuf;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use alike_core::ids::FolderId;
 use alike_core::path::RelPath;
@@ -29,6 +28,7 @@ use crate::fetch::NewNodes;
 use crate::scan::{Finding, Found};
 use crate::serve::Traffic;
 
+pub(crate) use crate::clock::now_ms;
 pub(crate) use commit::Counts;
 pub(crate) use hold::HeldView;
 pub(crate) use look::Look;
@@ -370,11 +370,4 @@ impl std::fmt::Debug for Place {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{} at {}", self.row.name, self.row.path.display())
     }
-}
-
-/// Milliseconds since 1970.
-pub(crate) fn now_ms() -> u64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |d| d.as_millis() as u64)
 }

@@ -5,7 +5,6 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
 use std::sync::OnceLock;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use alike_core::digest::Digest;
 use alike_core::path::{MAX_PATH, RelPath};
@@ -23,9 +22,7 @@ const COPY_IN_MEMORY: u64 = 256 * 1024;
 
 /// Makes names differ from those of other runs.
 pub(super) fn seed() -> u64 {
-    let now = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |d| d.as_nanos() as u64);
+    let now = crate::clock::now_ns() as u64;
     let pid = rustix::process::getpid().as_raw_nonzero().get() as u64;
     now ^ pid.rotate_left(48)
 }

@@ -1,9 +1,10 @@
 //! Findings on their way out: in batches, in order. Never reorders, never keeps one for long.
 
 use std::sync::Mutex;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::Found;
+use crate::clock::steady;
 
 /// Findings in one batch at most: one commit's worth.
 const BATCH: usize = 256;
@@ -19,7 +20,7 @@ pub(super) struct Batches<'a> {
 #[derive(Default)]
 struct Open {
     found: Vec<Found>,
-    since: Option<Instant>,
+    since: Option<Duration>,
 }
 
 impl<'a> Batches<'a> {
@@ -33,8 +34,8 @@ impl<'a> Batches<'a> {
     pub(super) fn push(&self, found: Found) {
         let mut open = self.open.lock().expect("`out` does not panic");
         open.found.push(found);
-        let since = *open.since.get_or_insert_with(Instant::now);
-        if open.found.len() >= BATCH || since.elapsed() >= WAIT {
+        let since = *open.since.get_or_insert_with(steady);
+        if open.found.len() >= BATCH || steady().saturating_sub(since) >= WAIT {
             self.send(&mut open);
         }
     }
@@ -42,7 +43,7 @@ impl<'a> Batches<'a> {
     /// Lets a batch go that has waited long enough.
     pub(super) fn tick(&self) {
         if let Ok(mut open) = self.open.try_lock()
-            && open.since.is_some_and(|since| since.elapsed() >= WAIT)
+            && open.since.is_some_and(|since| steady().saturating_sub(since) >= WAIT)
         {
             self.send(&mut open);
         }

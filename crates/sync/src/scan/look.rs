@@ -1,7 +1,6 @@
 //! One name: what is there, against what the index says. Never walks.
 
 use std::io;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use alike_core::observe::Seen;
 use alike_core::path::{MAX_PATH, Name, RelPath};
@@ -9,6 +8,7 @@ use alike_core::record::Value;
 use alike_store::IndexRow;
 
 use super::{Finding, Found};
+use crate::clock::now_ns;
 use crate::disk::{Content, Dir, Kind, Stat};
 
 /// Longest symlink target (bytes); Linux has no longer ones.
@@ -47,13 +47,6 @@ impl Clock {
             .into_iter()
             .any(|time| time >= since && until(time))
     }
-}
-
-/// Nanoseconds since 1970.
-pub(super) fn now_ns() -> i64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |d| i64::try_from(d.as_nanos()).unwrap_or(i64::MAX))
 }
 
 /// Does the index say all there is to say about a file or link?

@@ -15,6 +15,7 @@ use super::batch::Batches;
 use super::look::{self, Clock, Look};
 use super::pool::Pool;
 use super::{Finding, Found, Scan, ScanError, ScanReport, Target};
+use crate::clock;
 use crate::disk::{Buffer, Content, Dir, Kind, Stat};
 
 /// Members of a directory that are one job; a directory with more is shared by the threads.
@@ -130,7 +131,7 @@ pub(super) fn run(
 fn clock(scan: &Scan<'_>) -> Clock {
     let fine = scan.root.keeps_fine_times();
     Clock {
-        start: look::now_ns(),
+        start: clock::now_ns(),
         grain: if fine { GRAIN } else { COARSE_GRAIN },
         is_ours: fine,
     }
