@@ -4,7 +4,7 @@
 
 mod big;
 mod net;
-mod small;
+pub(crate) mod small;
 
 use std::collections::HashSet;
 use std::sync::Arc;

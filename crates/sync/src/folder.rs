@@ -137,29 +137,8 @@ pub(crate) struct FolderThread {
 impl FolderThread {
     /// Recovers from a crash, then starts the thread. `rescan` takes paths that have to be looked at again.
     pub(crate) fn start(place: Arc<Place>, device: [u8; 32], rescan: RescanSender) -> Result<Self, Error> {
-        let snapshot = place.store.snapshot()?;
-        let head = snapshot.head(place.key)?;
-        drop(snapshot);
         let (events, inbox) = mpsc::sync_channel(QUEUE);
-        let (publish, view) = watch::channel(FolderView::default());
-        let mut folder = Folder {
-            place,
-            device,
-            head,
-            rescan,
-            publish,
-            view: FolderView {
-                watching: true,
-                ..FolderView::default()
-            },
-            scan_problems: BTreeMap::new(),
-            apply_problems: BTreeMap::new(),
-            since_generation: Counts::default(),
-            generation_root: None,
-            hold: hold::Hold::default(),
-        };
-        folder.recover()?;
-        folder.publish()?;
+        let (folder, view) = Folder::open(place, device, rescan)?;
         let name = format!("folder {}", folder.place.row.name);
         let thread = std::thread::Builder::new()
             .name(name.chars().take(15).collect())
@@ -201,6 +180,37 @@ pub(crate) struct Folder {
 }
 
 impl Folder {
+    /// Recovers from a crash. The receiver shows how things stand from then on.
+    pub(crate) fn open(
+        place: Arc<Place>,
+        device: [u8; 32],
+        rescan: RescanSender,
+    ) -> Result<(Folder, watch::Receiver<FolderView>), Error> {
+        let snapshot = place.store.snapshot()?;
+        let head = snapshot.head(place.key)?;
+        drop(snapshot);
+        let (publish, view) = watch::channel(FolderView::default());
+        let mut folder = Folder {
+            place,
+            device,
+            head,
+            rescan,
+            publish,
+            view: FolderView {
+                watching: true,
+                ..FolderView::default()
+            },
+            scan_problems: BTreeMap::new(),
+            apply_problems: BTreeMap::new(),
+            since_generation: Counts::default(),
+            generation_root: None,
+            hold: hold::Hold::default(),
+        };
+        folder.recover()?;
+        folder.publish()?;
+        Ok((folder, view))
+    }
+
     fn run(mut self, inbox: &mpsc::Receiver<FolderEvent>) {
         let mut next = inbox.recv().ok();
         while let Some(event) = next.take() {
@@ -234,7 +244,7 @@ impl Folder {
         }
     }
 
-    fn handle(&mut self, event: FolderEvent) -> Result<(), Error> {
+    pub(crate) fn handle(&mut self, event: FolderEvent) -> Result<(), Error> {
         match event {
             FolderEvent::ScanBegins(paths) => {
                 self.scan_problems
@@ -303,7 +313,7 @@ impl Folder {
     }
 
     /// Shows the rest of the engine how things stand.
-    fn publish(&mut self) -> Result<(), Error> {
+    pub(crate) fn publish(&mut self) -> Result<(), Error> {
         let snapshot = self.place.store.snapshot()?;
         let (files, bytes) = snapshot.pending_total(self.place.key)?;
         self.view.head = self.head.clone();

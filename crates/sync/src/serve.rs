@@ -191,7 +191,7 @@ impl<'a> Group<'a> {
 }
 
 /// A small blob from wherever it lives, verified; `None` if it is nowhere any more.
-fn read_small(place: &Place, snapshot: &Snapshot, digest: &Digest) -> Option<Vec<u8>> {
+pub(crate) fn read_small(place: &Place, snapshot: &Snapshot, digest: &Digest) -> Option<Vec<u8>> {
     for file in open_places(place, snapshot, digest) {
         let Ok(meta) = file.metadata() else { continue };
         if meta.len() > SMALL_BLOB {

@@ -29,36 +29,38 @@ pub(super) async fn local(place: &Arc<Place>, items: Vec<Item>) -> Result<(Vec<R
         return Ok((Vec::new(), Vec::new()));
     }
     let place = place.clone();
-    blocking(move || {
-        let snapshot = place.store.snapshot()?;
-        let (mut ready, mut rest) = (Vec::new(), Vec::new());
-        for item in items {
-            if !item.op.needs_content() {
-                ready.push(Ready { item, temp: None });
-                continue;
-            }
-            let head = item.head.clone().expect("content is for something");
-            let temp = match &head.value {
-                Value::Symlink { target } => place.root.temp_symlink(target, head.mtime).ok(),
-                Value::Dir => None,
-                Value::File { digest, size } => {
-                    let temp = local_file(&place, &snapshot, digest, *size)?;
-                    temp.filter(|temp| finish(&place.root, temp, head.is_exec(), head.mtime))
-                }
-            };
-            match (temp, &head.value) {
-                (Some(temp), _) => ready.push(Ready {
-                    item,
-                    temp: Some(temp),
-                }),
-                (None, Value::File { .. }) => rest.push(item),
-                // A link that cannot be made here now stays pending; there is nothing to fetch for it.
-                (None, Value::Symlink { .. } | Value::Dir) => {}
-            }
+    blocking(move || make_local(&place, items)).await
+}
+
+/// The same, at once.
+pub(crate) fn make_local(place: &Place, items: Vec<Item>) -> Result<(Vec<Ready>, Vec<Item>), Error> {
+    let snapshot = place.store.snapshot()?;
+    let (mut ready, mut rest) = (Vec::new(), Vec::new());
+    for item in items {
+        if !item.op.needs_content() {
+            ready.push(Ready { item, temp: None });
+            continue;
         }
-        Ok((ready, rest))
-    })
-    .await
+        let head = item.head.clone().expect("content is for something");
+        let temp = match &head.value {
+            Value::Symlink { target } => place.root.temp_symlink(target, head.mtime).ok(),
+            Value::Dir => None,
+            Value::File { digest, size } => {
+                let temp = local_file(place, &snapshot, digest, *size)?;
+                temp.filter(|temp| finish(&place.root, temp, head.is_exec(), head.mtime))
+            }
+        };
+        match (temp, &head.value) {
+            (Some(temp), _) => ready.push(Ready {
+                item,
+                temp: Some(temp),
+            }),
+            (None, Value::File { .. }) => rest.push(item),
+            // A link that cannot be made here now stays pending; there is nothing to fetch for it.
+            (None, Value::Symlink { .. } | Value::Dir) => {}
+        }
+    }
+    Ok((ready, rest))
 }
 
 /// A temporary file with this content, if the content is anywhere in the folder or among what was displaced.
@@ -195,11 +197,12 @@ async fn ask(
     Ok((written.ready, missing, result.is_ok() && written.wrong == 0))
 }
 
+/// What came of a group of blobs.
 #[derive(Default)]
-struct Written {
-    ready: Vec<Ready>,
-    unmade: Vec<Item>,
-    wrong: usize,
+pub(crate) struct Written {
+    pub(crate) ready: Vec<Ready>,
+    pub(crate) unmade: Vec<Item>,
+    pub(crate) wrong: usize,
 }
 
 fn take(
@@ -220,7 +223,7 @@ fn take(
 }
 
 /// Verifies blobs and writes them to temporary files.
-fn write(place: &Place, group: Vec<(Item, Vec<u8>)>) -> Written {
+pub(crate) fn write(place: &Place, group: Vec<(Item, Vec<u8>)>) -> Written {
     let mut out = Written::default();
     for (item, bytes) in group {
         if Digest::of(&bytes) != size_of(&item).0 {

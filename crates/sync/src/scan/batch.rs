@@ -43,7 +43,9 @@ impl<'a> Batches<'a> {
     /// Lets a batch go that has waited long enough.
     pub(super) fn tick(&self) {
         if let Ok(mut open) = self.open.try_lock()
-            && open.since.is_some_and(|since| steady().saturating_sub(since) >= WAIT)
+            && open
+                .since
+                .is_some_and(|since| steady().saturating_sub(since) >= WAIT)
         {
             self.send(&mut open);
         }
