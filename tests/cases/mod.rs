@@ -14,6 +14,7 @@ mod pairing;
 mod resolve;
 mod restarts;
 mod safety;
+mod table;
 mod three;
 mod types;
 mod usage;
