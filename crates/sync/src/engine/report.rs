@@ -147,7 +147,10 @@ impl Engine {
         if now.conflicts > before.conflicts {
             say(
                 "conflict",
-                format!("{} conflict copies; `sync conflicts` lists them", now.conflicts),
+                match now.conflicts {
+                    1 => "1 conflict copy; `sync conflicts` lists it".into(),
+                    n => format!("{n} conflict copies; `sync conflicts` lists them"),
+                },
             );
         }
         if now.frozen != before.frozen {
