@@ -183,3 +183,14 @@ fn a_state_directory_rewound_in_place_stops_and_says_so() {
     assert_eq!(names(&b.folder), ["base", "later"]);
     assert_eq!(names(&a.folder), ["base"]);
 }
+
+#[test]
+fn a_restart_is_no_change() {
+    let (_lab, mut a, b) = paired(|dir| write(dir.join("x"), "x"));
+    write(b.path("y"), "y");
+    assert_converged(&[&a, &b]);
+    let generation = a.field("generation");
+    a.restart();
+    assert_converged(&[&a, &b]);
+    assert_eq!(a.field("generation"), generation);
+}

@@ -188,6 +188,7 @@ impl Folder {
     ) -> Result<(Folder, watch::Receiver<FolderView>), Error> {
         let snapshot = place.store.snapshot()?;
         let head = snapshot.head(place.key)?;
+        let newest = snapshot.generations(place.key, 1)?.pop();
         drop(snapshot);
         let (publish, view) = watch::channel(FolderView::default());
         let mut folder = Folder {
@@ -203,7 +204,7 @@ impl Folder {
             scan_problems: BTreeMap::new(),
             apply_problems: BTreeMap::new(),
             since_generation: Counts::default(),
-            generation_root: None,
+            generation_root: newest.map(|generation| generation.root),
             hold: hold::Hold::default(),
         };
         folder.recover()?;
