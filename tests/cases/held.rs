@@ -170,3 +170,43 @@ fn a_directory_that_becomes_a_file_takes_its_members_away_no_sooner() {
         .collect();
     assert_eq!(copies.len(), 1, "{copies:?}");
 }
+
+#[test]
+fn what_one_device_rejected_is_held_nowhere_any_more() {
+    let (lab, a, mut b) = paired(|dir| fill(dir, 50));
+    let mut c = lab.running("server");
+    pair(&a, &c);
+    let ticket = b.share();
+    c.ok(c.pair_args(&ticket));
+    assert_converged(&[&a, &b, &c]);
+    let before = names(&a.folder);
+    b.stop();
+    c.stop();
+    remove_files(&a.folder, 0..15);
+    eventually("seen", LONG, || a.field("files") == 35);
+    remove_files(&a.folder, 15..27);
+    eventually("seen", LONG, || a.field("files") == 23);
+    c.start();
+    held(&c, "laptop removed 27 of 50 files at once");
+    b.start();
+    held(&b, "laptop removed 27 of 50 files at once");
+    b.ok(["reject"]);
+    assert_converged(&[&a, &b, &c]);
+    assert_eq!(names(&a.folder), before);
+    assert_eq!(c.field("state"), "idle");
+}
+
+#[test]
+fn a_held_state_goes_with_its_device() {
+    let (_lab, a, mut b) = paired(|dir| fill(dir, 50));
+    b.stop();
+    remove_files(&a.folder, 0..15);
+    eventually("seen", LONG, || a.field("files") == 35);
+    remove_files(&a.folder, 15..27);
+    eventually("seen", LONG, || a.field("files") == 23);
+    b.start();
+    held(&b, "laptop removed 27 of 50 files at once");
+    b.ok(["unpair", "laptop"]);
+    eventually("nothing is held", LONG, || b.field("state") == "idle");
+    assert_eq!(names(&b.folder).len(), 57);
+}

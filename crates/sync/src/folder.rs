@@ -91,6 +91,8 @@ pub(crate) enum FolderEvent {
         accept: bool,
         reply: oneshot::Sender<Result<Vec<HeldView>, Error>>,
     },
+    /// What this peer did and was held is not its state any more.
+    LetGo([u8; 32]),
     /// Answered when everything before it is done.
     Barrier(oneshot::Sender<()>),
     /// The root is not the one that was shared (or is again).
@@ -263,6 +265,7 @@ impl Folder {
                 self.publish()?;
                 let _ = reply.send(held);
             }
+            FolderEvent::LetGo(device) => self.let_go(device),
             FolderEvent::ScanEnds { full } => self.scan_ended(full)?,
             FolderEvent::Merge {
                 theirs,

@@ -1,6 +1,7 @@
 //! A person's answer to a held mass removal, on its way to the folder's thread; and the words for what is held.
 //! Never decides what is held; the folder does.
 
+use alike_core::digest::Digest;
 use alike_core::session::Input;
 use alike_store::FolderKey;
 use iroh::EndpointId;
@@ -69,6 +70,26 @@ impl Engine {
         match self.folders.get(&key) {
             Some(Slot::Open(folder)) => folder.thread.view.borrow().held.iter().any(|h| h.by == by),
             _ => false,
+        }
+    }
+
+    /// A peer announced a state that there is no need to pull: is it another one than what is held of it?
+    pub(super) fn check_held(&self, key: FolderKey, device: EndpointId, state: Option<Digest>) {
+        let by = Some(*device.as_bytes());
+        let Some(Slot::Open(folder)) = self.folders.get(&key) else {
+            return;
+        };
+        let view = folder.thread.view.borrow();
+        if view.held.iter().any(|h| h.by == by && h.state != state) {
+            self.let_go(key, device);
+        }
+    }
+
+    /// What a device did is not held any more.
+    pub(super) fn let_go(&self, key: FolderKey, device: EndpointId) {
+        if let Some(Slot::Open(folder)) = self.folders.get(&key) {
+            let (inbox, by) = (folder.thread.events.clone(), *device.as_bytes());
+            tokio::task::spawn_blocking(move || inbox.send(FolderEvent::LetGo(by)).is_ok());
         }
     }
 

@@ -144,6 +144,7 @@ impl Engine {
                     folder.grants.remove(&id);
                     folder.sessions.remove(&id);
                 }
+                self.let_go(key, id);
                 self.update_sources(key);
             }
             self.admit()?;

@@ -143,7 +143,14 @@ impl Engine {
             return;
         };
         let may_write = !grant.read_only;
+        let said = match &input {
+            Input::Theirs(theirs) => Some(theirs.state),
+            _ => None,
+        };
         let outputs = folder.sessions.entry(device).or_default().handle(input);
+        if let Some(state) = said.filter(|_| !outputs.iter().any(|o| matches!(o, Output::Pull(_)))) {
+            self.check_held(key, device, state);
+        }
         for output in outputs {
             let Some(Slot::Open(folder)) = self.folders.get_mut(&key) else {
                 return;

@@ -31,6 +31,8 @@ pub(crate) struct HeldView {
     pub(crate) gone: u64,
     /// Of so many.
     pub(crate) files: u64,
+    /// The peer's state tree that is not merged.
+    pub(crate) state: Option<Digest>,
 }
 
 /// What happens to files that are gone from this disk.
@@ -54,6 +56,7 @@ enum Remote {
         gone: u64,
         files: u64,
         paths: Vec<RelPath>,
+        state: Option<Digest>,
     },
     /// Its next state may take away so many.
     Accepted(u64),
@@ -74,14 +77,19 @@ impl Hold {
                 by: None,
                 gone,
                 files,
+                state: None,
             });
         }
         for (by, remote) in &self.remote {
-            if let Remote::Held { gone, files, .. } = remote {
+            if let Remote::Held {
+                gone, files, state, ..
+            } = remote
+            {
                 held.push(HeldView {
                     by: Some(*by),
                     gone: *gone,
                     files: *files,
+                    state: *state,
                 });
             }
         }
@@ -169,10 +177,7 @@ impl Folder {
         let mut look = Look::new(&snapshot, self.head.state.root);
         let mut draft = Draft::new(&snapshot, self);
         for finding in findings {
-            let row = snapshot.index(self.place.key, &finding.path)?;
-            if row.as_ref().map(|r| &r.mat) != finding.base.as_ref().map(|r| &r.mat) {
-                continue;
-            }
+            // Whatever the index says by now: what is in the way after all is found there and looked at again.
             let head = look.at(&finding.path)?.cloned();
             draft.set_mat(&finding.path, None);
             draft.settle(&finding.path, head.as_ref())?;
@@ -183,7 +188,12 @@ impl Folder {
     }
 
     /// Does a peer's state take away more than may go without a question?
-    pub(super) fn hold_merge(&mut self, from: [u8; 32], changes: &[Change]) -> Result<(), Error> {
+    pub(super) fn hold_merge(
+        &mut self,
+        from: [u8; 32],
+        state: Option<Digest>,
+        changes: &[Change],
+    ) -> Result<(), Error> {
         let files = self.head.summary.files;
         let (gone, paths) = removed(changes);
         if !is_mass_removal(files, gone) {
@@ -196,9 +206,19 @@ impl Folder {
             self.hold.remote.remove(&from);
             return Ok(());
         }
-        let held = Remote::Held { gone, files, paths };
+        let held = Remote::Held {
+            gone,
+            files,
+            paths,
+            state,
+        };
         self.hold.remote.insert(from, held);
         Err(Error::Held { gone, files })
+    }
+
+    /// A peer no longer has the state that was held, or is no peer any more.
+    pub(super) fn let_go(&mut self, from: [u8; 32]) {
+        self.hold.remote.remove(&from);
     }
 
     /// Lets everything through that is held. What was it?

@@ -28,7 +28,7 @@ impl Folder {
         if merged.state == self.head.state {
             return Ok(());
         }
-        self.hold_merge(from, &merged.changes)?;
+        self.hold_merge(from, theirs.root, &merged.changes)?;
         let before = (self.head.clone(), self.since_generation);
         // Clocks run ahead together: what is written here next is newer than all that was seen.
         self.head.hlc = self.head.hlc.max(merged.newest);
