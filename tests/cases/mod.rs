@@ -9,6 +9,7 @@ mod coreutils;
 mod edits;
 mod engine;
 mod first_sync;
+mod full;
 mod held;
 mod pairing;
 mod resolve;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use alike_core::digest::Digest;
 use alike_core::path::RelPath;
 use alike_core::view::Summary;
+use redb::WriteTransaction;
 
 use crate::error::StoreError;
 use crate::folders::{self, FolderKey, Head};
@@ -74,7 +75,9 @@ impl Store {
         if commit.is_empty() {
             return Ok(());
         }
-        self.write(|tx| {
+        // What was done on disk is noted whatever the room: a crash would have to find it out again.
+        let done = !commit.intents_remove.is_empty();
+        let change = |tx: &WriteTransaction| {
             folders::must_exist(tx, folder)?;
             // Trees first: what names them is checked against the transaction itself.
             if !commit.nodes.is_empty() {
@@ -99,6 +102,11 @@ impl Store {
                 index::change_intents(tx, folder, &commit.intents_remove, &commit.intents_put)?;
             }
             Ok(())
-        })
+        };
+        if done {
+            self.write_anyway(change)
+        } else {
+            self.write(change)
+        }
     }
 }

@@ -126,12 +126,12 @@ impl Store {
 
     /// Adds or replaces a device.
     pub fn put_device(&self, row: &DeviceRow) -> Result<(), StoreError> {
-        self.write(|tx| put_device(tx, row))
+        self.write_anyway(|tx| put_device(tx, row))
     }
 
     /// Forgets a device and all its grants. Does nothing if it is not there.
     pub fn remove_device(&self, id: &[u8; 32]) -> Result<(), StoreError> {
-        self.write(|tx| {
+        self.write_anyway(|tx| {
             tx.open_table(DEVICES)?.remove(id)?;
             tx.open_table(GRANTS)?.retain(|(_, device), _| device != id)?;
             Ok(())
@@ -151,12 +151,12 @@ impl Store {
 
     /// Adds or replaces a grant; its folder must be there.
     pub fn put_grant(&self, grant: &Grant) -> Result<(), StoreError> {
-        self.write(|tx| put_grant(tx, grant))
+        self.write_anyway(|tx| put_grant(tx, grant))
     }
 
     /// Removes a grant. Does nothing if it is not there.
     pub fn remove_grant(&self, folder: FolderKey, device: &[u8; 32]) -> Result<(), StoreError> {
-        self.write(|tx| {
+        self.write_anyway(|tx| {
             tx.open_table(GRANTS)?.remove((folder.0, device))?;
             Ok(())
         })
@@ -169,7 +169,7 @@ impl Store {
         grant: &Grant,
         ticket: Option<&TicketRow>,
     ) -> Result<(), StoreError> {
-        self.write(|tx| {
+        self.write_anyway(|tx| {
             put_device(tx, device)?;
             put_grant(tx, grant)?;
             ticket.map_or(Ok(()), |ticket| put_ticket(tx, ticket))
@@ -189,12 +189,12 @@ impl Store {
 
     /// Adds or replaces a ticket; its folder must be there.
     pub fn put_ticket(&self, ticket: &TicketRow) -> Result<(), StoreError> {
-        self.write(|tx| put_ticket(tx, ticket))
+        self.write_anyway(|tx| put_ticket(tx, ticket))
     }
 
     /// Removes a ticket. Does nothing if it is not there.
     pub fn remove_ticket(&self, id: &[u8; 8]) -> Result<(), StoreError> {
-        self.write(|tx| {
+        self.write_anyway(|tx| {
             tx.open_table(TICKETS)?.remove(id)?;
             Ok(())
         })

@@ -47,8 +47,17 @@ pub enum StoreError {
         /// What was found, and where.
         what: String,
     },
-    /// No room on the database's file system.
-    #[error("no room left for the database {path}: free some space, then start again")]
+    /// Little room is left on the database's file system: nothing was tried, so that the database stays whole.
+    #[error("only {free} bytes are free for the database {path}: free some space, it goes on by itself")]
+    NoRoom {
+        /// The database.
+        path: PathBuf,
+        /// Bytes free on its file system.
+        free: u64,
+    },
+    /// The room on the database's file system gave out in the middle of a transaction, of which nothing is kept.
+    /// The database stays closed until opened again.
+    #[error("no room left for the database {path}: free some space")]
     Full {
         /// The database.
         path: PathBuf,
@@ -97,6 +106,13 @@ pub enum StoreError {
     },
 }
 
+impl StoreError {
+    /// Did the database's medium fail, so that it has to be opened again before anything else works?
+    pub fn needs_reopening(&self) -> bool {
+        matches!(self, StoreError::Full { .. } | StoreError::Database { .. })
+    }
+}
+
 fn version_hint(found: u64, known: u64) -> &'static str {
     if found > known {
         "update alike on this device"
@@ -111,6 +127,7 @@ pub(crate) enum Fault {
     Database(Box<redb::Error>),
     Corrupt(String),
     Version(u64),
+    NoRoom(u64),
     NoFolder(FolderKey),
     MissingTree(Digest),
     PathLimit(RelPath),
@@ -127,6 +144,7 @@ impl Fault {
                 found,
                 known: crate::schema::VERSION,
             },
+            Fault::NoRoom(free) => StoreError::NoRoom { path, free },
             Fault::NoFolder(folder) => StoreError::NoFolder { path, folder },
             Fault::MissingTree(digest) => StoreError::MissingTree { path, digest },
             Fault::PathLimit(name) => StoreError::PathLimit { path, name },

@@ -214,7 +214,7 @@ impl Store {
 
     /// Pauses or resumes a folder.
     pub fn set_folder_paused(&self, key: FolderKey, paused: bool) -> Result<(), StoreError> {
-        self.write(|tx| {
+        self.write_anyway(|tx| {
             let mut table = tx.open_table(FOLDERS)?;
             let mut stored: StoredFolder = match table.get(key.0)? {
                 Some(bytes) => value::decode("folders", bytes.value())?,
@@ -230,7 +230,7 @@ impl Store {
     /// give out dots that others have seen already. `place` names where the database is now; the first call
     /// remembers it, and where it differs later every folder goes on under a new id from `fresh`. Did it?
     pub fn check_birth(&self, place: u64, mut fresh: impl FnMut() -> ReplicaId) -> Result<bool, StoreError> {
-        self.write(|tx| {
+        self.write_anyway(|tx| {
             let mut meta = tx.open_table(META)?;
             let known = meta.get(META_BIRTH)?.map(|v| v.value());
             if known == Some(place) {
@@ -270,7 +270,7 @@ impl Store {
     /// Forgets a folder with everything the database has of it; tree nodes stay for gc. Does nothing if it is
     /// not there.
     pub fn remove_folder(&self, key: FolderKey) -> Result<(), StoreError> {
-        self.write(|tx| {
+        self.write_anyway(|tx| {
             tx.open_table(FOLDERS)?.remove(key.0)?;
             tx.open_table(HEADS)?.remove(key.0)?;
             tx.open_table(PENDING_TOTALS)?.remove(key.0)?;

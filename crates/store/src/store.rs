@@ -3,7 +3,7 @@
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use redb::{Builder, Database, StorageBackend, WriteTransaction};
@@ -18,11 +18,18 @@ pub const DATABASE: &str = "alike.redb";
 /// Memory for pages of the database, in bytes; an engine as a whole is to stay below 150 MiB.
 const CACHE: usize = 64 * 1024 * 1024;
 
+/// Room that is left for what must be written when little is left (bytes): several of the largest transactions.
+const RESERVE: u64 = 32 * 1024 * 1024;
+/// … on a small file system this share of it.
+const SMALL_RESERVE: u64 = 10;
+
 /// The database in a state directory. Share it as `Arc<Store>`; one write transaction runs at a time, the others
 /// wait, and readers never wait.
 pub struct Store {
     db: Database,
     path: Arc<Path>,
+    /// The state directory; `None` if the database is elsewhere.
+    dir: Option<PathBuf>,
 }
 
 impl Store {
@@ -40,7 +47,8 @@ impl Store {
             Ok(db)
         };
         let db = open().map_err(|fault| fault.at(&path))?;
-        Ok(Store { db, path })
+        let dir = Some(dir.to_owned());
+        Ok(Store { db, path, dir })
     }
 
     /// Opens a database that is kept elsewhere than in a state directory: in memory, or on a medium that a test
@@ -55,7 +63,8 @@ impl Store {
             Ok(db)
         };
         let db = open().map_err(|fault| fault.at(&path))?;
-        Ok(Store { db, path })
+        let dir = None;
+        Ok(Store { db, path, dir })
     }
 
     /// The database's file.
@@ -73,8 +82,33 @@ impl Store {
         read(&self.db).map_err(|fault| fault.at(&self.path))
     }
 
-    /// One durable write transaction; nothing is kept if `change` fails.
+    /// One durable write transaction, if there is room to spare for it; nothing is kept if `change` fails.
     pub(crate) fn write<T>(
+        &self,
+        change: impl FnOnce(&WriteTransaction) -> Result<T, Fault>,
+    ) -> Result<T, StoreError> {
+        self.check_room()?;
+        self.write_anyway(change)
+    }
+
+    /// Is there room to spare on the database's file system? Otherwise what might not end is refused before it
+    /// begins: after a write that failed, redb wants to be opened again.
+    pub fn check_room(&self) -> Result<(), StoreError> {
+        // Where nobody can tell, it is tried.
+        let Some(Ok(fs)) = self.dir.as_deref().map(rustix::fs::statvfs) else {
+            return Ok(());
+        };
+        let free = fs.f_bavail.saturating_mul(fs.f_frsize);
+        let total = fs.f_blocks.saturating_mul(fs.f_frsize);
+        // Some network file systems say nothing of their size.
+        if total > 0 && free < RESERVE.min(total / SMALL_RESERVE) {
+            return Err(Fault::NoRoom(free).at(&self.path));
+        }
+        Ok(())
+    }
+
+    /// The same, and from the reserve if need be: what is small, and brings order or makes room.
+    pub(crate) fn write_anyway<T>(
         &self,
         change: impl FnOnce(&WriteTransaction) -> Result<T, Fault>,
     ) -> Result<T, StoreError> {

@@ -73,6 +73,15 @@ impl Stat {
     }
 }
 
+/// Room on a file system, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Room {
+    /// What we may take.
+    pub free: u64,
+    /// All there is; 0 if the file system does not say.
+    pub total: u64,
+}
+
 /// What MAT says is at a path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Expected {
@@ -289,6 +298,15 @@ impl Root {
     /// The magic number of its file system.
     fn file_system(&self) -> Option<u32> {
         sys::file_system(&self.fd).ok()
+    }
+
+    /// Room on its file system.
+    pub(crate) fn room(&self) -> io::Result<Room> {
+        let fs = sys::fstatvfs(&self.fd)?;
+        Ok(Room {
+            free: fs.f_bavail.saturating_mul(fs.f_frsize),
+            total: fs.f_blocks.saturating_mul(fs.f_frsize),
+        })
     }
 
     /// Another handle to the same directory.

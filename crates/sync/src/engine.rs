@@ -44,6 +44,9 @@ const QUEUE: usize = 256;
 /// Closing may take this long; a peer that is gone is not waited for.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// Pause before a database that failed is opened again.
+const REOPEN: Duration = Duration::from_secs(5);
+
 /// How the engine is run.
 #[derive(Debug)]
 pub struct Options {
@@ -114,10 +117,50 @@ struct Engine {
     journal: Journal,
     /// Who is told when all has ended.
     stopping: Option<Responder>,
+    /// The database failed and has to be opened again.
+    reopen: bool,
 }
 
-/// Runs the engine until it is told to stop.
+/// How a run of the engine ended.
+enum Ending {
+    /// It was told to.
+    Stopped,
+    /// The database's medium failed: it may be better by now.
+    Reopen,
+}
+
+/// Runs the engine until it is told to stop; again and again, if the database has to be opened again.
 pub async fn run(config: Config, options: Options) -> Result<(), Error> {
+    let Options { shutdown, mut ready } = options;
+    // A dropped sender means that nobody will ever ask: then this never ends.
+    let shutdown = async {
+        if shutdown.await.is_err() {
+            std::future::pending::<()>().await
+        }
+    };
+    tokio::pin!(shutdown);
+    let mut started = false;
+    loop {
+        match run_once(config.clone(), shutdown.as_mut(), &mut ready).await {
+            Ok(Ending::Stopped) => return Ok(()),
+            Ok(Ending::Reopen) => started = true,
+            Err(error) if !started => return Err(error),
+            Err(error) => tracing::error!("starting again: {error}"),
+        }
+        tracing::warn!("the database is opened again in {} s", REOPEN.as_secs());
+        tokio::select! {
+            () = shutdown.as_mut() => return Ok(()),
+            () = tokio::time::sleep(REOPEN) => {}
+        }
+    }
+}
+
+/// One run, from opening the database to closing it.
+async fn run_once(
+    config: Config,
+    mut shutdown: std::pin::Pin<&mut impl Future<Output = ()>>,
+    ready: &mut Option<oneshot::Sender<()>>,
+) -> Result<Ending, Error> {
     let home = config.home.clone();
     let open = tokio::task::spawn_blocking(move || Store::open(&home));
     let store = match open.await.map_err(|e| Error::Network(e.to_string()))? {
@@ -158,6 +201,7 @@ pub async fn run(config: Config, options: Options) -> Result<(), Error> {
         next_wait: 0,
         journal: Journal::default(),
         stopping: None,
+        reopen: false,
     };
     // What writing outboards left behind when the last engine was cut off; nobody writes any yet.
     if let Err(error) = crate::outboard::clear_temps(&outboards) {
@@ -165,20 +209,16 @@ pub async fn run(config: Config, options: Options) -> Result<(), Error> {
     }
     engine.load()?;
     let accept = tokio::spawn(accept(endpoint.clone(), events));
-    if let Some(ready) = options.ready {
+    if let Some(ready) = ready.take() {
         let _ = ready.send(());
     }
-    // A dropped sender means that nobody will ever ask: then this never ends.
-    let shutdown = async {
-        if options.shutdown.await.is_err() {
-            std::future::pending::<()>().await
-        }
-    };
-    tokio::pin!(shutdown);
-    while engine.stopping.is_none() {
+    while engine.stopping.is_none() && !engine.reopen {
         let due = engine.next_due();
         tokio::select! {
-            () = &mut shutdown => break,
+            () = shutdown.as_mut() => {
+                engine.reopen = false;
+                break;
+            }
             Some(event) = inbox.recv() => engine.handle(event),
             Some(event) = peer_inbox.recv() => engine.handle(Event::Peer(event)),
             () = tokio::time::sleep_until(due) => engine.tick(),
@@ -190,12 +230,17 @@ pub async fn run(config: Config, options: Options) -> Result<(), Error> {
     drop(socket);
     // The database is free for the next engine before anybody hears that this one is gone.
     let responder = engine.stopping.take();
+    let ending = if engine.reopen && responder.is_none() {
+        Ending::Reopen
+    } else {
+        Ending::Stopped
+    };
     drop(engine);
     if let Some(responder) = responder {
         responder.done(&());
         responder.flushed().await;
     }
-    Ok(())
+    Ok(ending)
 }
 
 /// Is this the database that made its replica ids: the same machine, the same file? Otherwise it is a copy, and

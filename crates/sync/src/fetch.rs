@@ -4,11 +4,12 @@
 
 mod big;
 mod net;
+mod room;
 pub(crate) mod small;
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use alike_core::digest::Digest;
@@ -20,6 +21,7 @@ use iroh::endpoint::Connection;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use crate::apply::{Item, Outcome, Planned, Ready, gather};
+use crate::disk::Room;
 use crate::error::Error;
 use crate::folder::{FolderEvent, Place};
 
@@ -34,6 +36,8 @@ const BATCHES: usize = 2;
 const BIG_FILES: usize = 2;
 /// Pause before what could not be done is tried again: first, and at most.
 const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
+/// Room is looked for this often at least.
+const ROOM_RETRY: Duration = Duration::from_secs(2);
 
 /// A peer that content of the folder can be asked of.
 #[derive(Clone, Debug)]
@@ -66,6 +70,7 @@ impl Puller {
             sources: from,
             paused: is_paused,
             kick: kick.clone(),
+            full: AtomicBool::new(false),
         };
         let task = tokio::spawn(worker.run());
         Puller {
@@ -105,6 +110,8 @@ struct Worker {
     sources: watch::Receiver<Vec<Source>>,
     paused: watch::Receiver<bool>,
     kick: Arc<Notify>,
+    /// Was there too little room the last time?
+    full: AtomicBool,
 }
 
 /// What a pass came to.
@@ -112,6 +119,8 @@ struct Worker {
 struct Pass {
     planned: usize,
     done: usize,
+    /// Something was left out for lack of room.
+    full: bool,
 }
 
 impl Worker {
@@ -131,6 +140,9 @@ impl Worker {
                     true
                 }
                 Ok(pass) => {
+                    if pass.full {
+                        retry = retry.min(ROOM_RETRY);
+                    }
                     if pass.planned == 0 && big.is_idle() {
                         big.clear();
                         retry = RETRY.0;
@@ -166,6 +178,17 @@ impl Worker {
     async fn pass(&self, big: &mut big::BigFiles) -> Result<Pass, Error> {
         let (batches, mut ready) = mpsc::channel::<(Option<Digest>, Vec<Ready>)>(BATCHES);
         let mut planned = 0;
+        let mut full: Option<String> = None;
+        // Who cannot remember what is on disk must not put more there.
+        if self.place.store.check_room().is_err() {
+            let folder = self.folder.clone();
+            let _ = tokio::task::spawn_blocking(move || folder.send(FolderEvent::CheckRoom).is_ok()).await;
+            return Ok(Pass {
+                full: true,
+                planned: 1,
+                ..Pass::default()
+            });
+        }
         let produce = async {
             let mut after: Option<RelPath> = None;
             loop {
@@ -176,6 +199,7 @@ impl Worker {
                 };
                 after = Some(last);
                 planned += items.len();
+                let items = self.fit(items, big.remaining(), &mut full).await?;
                 let (large, small): (Vec<Item>, Vec<Item>) = items.into_iter().partition(is_big);
                 let sources = self.sources.borrow().clone();
                 let (made, large) = small::local(&self.place, large).await?;
@@ -200,7 +224,45 @@ impl Worker {
         };
         let (produced, done) = tokio::join!(produce, consume);
         produced?;
-        Ok(Pass { planned, done })
+        let pass = Pass {
+            planned,
+            done,
+            full: full.is_some(),
+        };
+        self.say_full(full).await;
+        Ok(pass)
+    }
+
+    /// Leaves out what there is no room for; `claimed` bytes are on their way already.
+    async fn fit(
+        &self,
+        items: Vec<Item>,
+        claimed: u64,
+        full: &mut Option<String>,
+    ) -> Result<Vec<Item>, Error> {
+        let place = self.place.clone();
+        let claimed = claimed.saturating_sub(self.place.partial.load(Ordering::Relaxed));
+        let (items, refused) = blocking(move || {
+            // Where nobody can tell, it is tried.
+            let room = place.root.room().unwrap_or(Room { free: 0, total: 0 });
+            let mut budget = room::Budget::new(room, claimed);
+            let items: Vec<Item> = items.into_iter().filter(|item| budget.take(item)).collect();
+            Ok((items, budget.refused()))
+        })
+        .await?;
+        if refused.is_some() {
+            *full = refused;
+        }
+        Ok(items)
+    }
+
+    /// Tells the folder whether there is room, if that is news.
+    async fn say_full(&self, full: Option<String>) {
+        if self.full.swap(full.is_some(), Ordering::Relaxed) || full.is_some() {
+            let folder = self.folder.clone();
+            let _ =
+                tokio::task::spawn_blocking(move || folder.send(FolderEvent::DiskFull(full)).is_ok()).await;
+        }
     }
 
     async fn plan(&self, after: Option<RelPath>, skip: HashSet<RelPath>) -> Result<Planned, Error> {

@@ -17,7 +17,7 @@ use std::thread::JoinHandle;
 use alike_core::ids::FolderId;
 use alike_core::path::RelPath;
 use alike_core::state::State;
-use alike_store::{FolderKey, FolderRow, Head, Reason, Store};
+use alike_store::{FolderKey, FolderRow, Head, Reason, Store, StoreError};
 use tokio::sync::{oneshot, watch};
 
 use crate::apply::{Outcome, Ready};
@@ -97,6 +97,10 @@ pub(crate) enum FolderEvent {
     Barrier(oneshot::Sender<()>),
     /// The root is not the one that was shared (or is again).
     Frozen(Option<String>),
+    /// The database may have too little room.
+    CheckRoom,
+    /// Too little room for what is to be fetched; or not any more.
+    DiskFull(Option<String>),
     /// The watcher works, or not.
     Watching(Result<(), String>),
     /// The end.
@@ -110,6 +114,14 @@ pub(crate) struct Problem {
     pub(crate) hint: String,
 }
 
+/// Why a folder's thread has ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Broken {
+    pub(crate) reason: String,
+    /// The database has to be opened again; then it may go on.
+    pub(crate) reopen: bool,
+}
+
 /// The folder as the rest of the engine sees it.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct FolderView {
@@ -121,8 +133,12 @@ pub(crate) struct FolderView {
     /// Mass removals that wait for an answer.
     pub(crate) held: Vec<HeldView>,
     pub(crate) watching: bool,
-    /// The database refused a commit: nothing goes on until a restart.
-    pub(crate) broken: Option<String>,
+    /// Too little room for what is to be fetched.
+    pub(crate) disk_full: Option<String>,
+    /// Too little room for the database: nothing is taken in until there is more.
+    pub(crate) store_full: Option<String>,
+    /// The database failed: the folder's thread has ended.
+    pub(crate) broken: Option<Broken>,
     /// Counts up with every commit that changed HEAD, by reason: for the event log.
     pub(crate) local: Counts,
     pub(crate) remote: Counts,
@@ -179,6 +195,8 @@ pub(crate) struct Folder {
     pub(crate) since_generation: Counts,
     pub(crate) generation_root: Option<alike_core::digest::Digest>,
     hold: hold::Hold,
+    /// Findings were dropped since the last look at everything began.
+    dropped: bool,
 }
 
 impl Folder {
@@ -208,6 +226,7 @@ impl Folder {
             since_generation: Counts::default(),
             generation_root: newest.map(|generation| generation.root),
             hold: hold::Hold::default(),
+            dropped: false,
         };
         folder.recover()?;
         folder.publish()?;
@@ -235,10 +254,19 @@ impl Folder {
                 }
                 other => self.handle(other),
             };
+            let result = match result {
+                Err(Error::Store(error @ StoreError::NoRoom { .. })) => {
+                    self.no_room(&error);
+                    Ok(())
+                }
+                other => other,
+            };
             if let Err(error) = result.and_then(|()| self.publish()) {
-                self.view.broken = Some(error.to_string());
+                let reopen = matches!(&error, Error::Store(error) if error.needs_reopening());
+                let reason = error.to_string();
+                tracing::error!(folder = %self.place.row.name, "{reason}");
+                self.view.broken = Some(Broken { reason, reopen });
                 self.publish.send_replace(self.view.clone());
-                tracing::error!(folder = %self.place.row.name, "{error}");
                 return;
             }
             if next.is_none() {
@@ -247,9 +275,22 @@ impl Folder {
         }
     }
 
+    /// The database takes nothing more for now. What was found is lost: everything is looked at again later.
+    fn no_room(&mut self, error: &StoreError) {
+        if self.view.store_full.is_none() {
+            tracing::warn!(folder = %self.place.row.name, "{error}");
+        }
+        self.view.store_full = Some(error.to_string());
+        self.dropped = true;
+        let _ = self.rescan.send(scanner::ScanInput::Later);
+    }
+
     pub(crate) fn handle(&mut self, event: FolderEvent) -> Result<(), Error> {
         match event {
             FolderEvent::ScanBegins(paths) => {
+                if paths.iter().any(RelPath::is_root) {
+                    self.dropped = false;
+                }
                 self.scan_problems
                     .retain(|at, _| !paths.iter().any(|p| at.is_within(p)));
             }
@@ -266,7 +307,15 @@ impl Folder {
                 let _ = reply.send(held);
             }
             FolderEvent::LetGo(device) => self.let_go(device),
-            FolderEvent::ScanEnds { full } => self.scan_ended(full)?,
+            FolderEvent::ScanEnds { full } => {
+                let full = full && !self.dropped;
+                self.scan_ended(full)?;
+                if full && self.place.store.check_room().is_ok() {
+                    self.view.store_full = None;
+                }
+            }
+            FolderEvent::CheckRoom => self.place.store.check_room()?,
+            FolderEvent::DiskFull(state) => self.view.disk_full = state,
             FolderEvent::Merge {
                 theirs,
                 nodes,
@@ -276,6 +325,9 @@ impl Folder {
                 let result = self.merge(theirs, nodes, from);
                 // Whoever asked sees the merged state when the answer arrives.
                 self.publish()?;
+                if let Err(Error::Store(error @ StoreError::NoRoom { .. })) = &result {
+                    self.no_room(error);
+                }
                 if matches!(result, Err(Error::Rewound)) {
                     let _ = reply.send(Err(Error::Rewound));
                     return Err(Error::Rewound);
@@ -342,6 +394,21 @@ impl Folder {
             news
         });
         Ok(())
+    }
+
+    /// Does what changes HEAD and ends in a commit. If that fails HEAD is what the database says, as before.
+    pub(crate) fn or_as_before(
+        &mut self,
+        change: impl FnOnce(&mut Self) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let before = (self.head.clone(), self.since_generation, self.generation_root);
+        let counts = (self.view.local, self.view.remote);
+        let result = change(self);
+        if result.is_err() {
+            (self.head, self.since_generation, self.generation_root) = before;
+            (self.view.local, self.view.remote) = counts;
+        }
+        result
     }
 
     /// Asks the scanner to look at a path again.

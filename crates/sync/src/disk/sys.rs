@@ -8,7 +8,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use rustix::fs::{FileType, RawDir};
 
 pub(super) use rustix::fs::{
-    fchmod, fchown, fstat, fsync, futimens, linkat, mkdirat, open, openat, openat2, readlinkat,
+    fchmod, fchown, fstat, fstatvfs, fsync, futimens, linkat, mkdirat, open, openat, openat2, readlinkat,
     renameat_with, stat, statat, symlinkat, syncfs, unlinkat, utimensat,
 };
 

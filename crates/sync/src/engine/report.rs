@@ -43,6 +43,7 @@ struct Told {
     conflicts: u64,
     problems: usize,
     frozen: Option<String>,
+    full: bool,
     held: Vec<HeldView>,
     in_sync: bool,
     scanned: bool,
@@ -89,6 +90,11 @@ impl Engine {
     pub(super) fn folder_changed(&mut self, key: FolderKey) {
         self.announce(key);
         if let Some(Slot::Open(folder)) = self.folders.get(&key)
+            && let Some(broken) = &folder.thread.view.borrow().broken
+        {
+            self.reopen |= broken.reopen;
+        }
+        if let Some(Slot::Open(folder)) = self.folders.get(&key)
             && folder.thread.view.borrow().pending_files > 0
         {
             folder.puller.kick();
@@ -109,11 +115,13 @@ impl Engine {
             conflicts: view.head.summary.conflicts,
             problems: view.problems.len(),
             frozen: view.frozen.clone(),
+            full: view.disk_full.is_some() || view.store_full.is_some(),
             held: view.held.clone(),
             in_sync: folder.sessions.values().any(|s| s.in_sync()) && view.pending_files == 0,
             scanned: folder.activity().complete && view.head.scanned,
         };
         let summary = view.head.summary;
+        let full = view.store_full.clone().or_else(|| view.disk_full.clone());
         let newest_problem = view
             .problems
             .iter()
@@ -156,6 +164,9 @@ impl Engine {
         if now.frozen != before.frozen {
             let text = now.frozen.clone().unwrap_or_else(|| "the folder is back".into());
             say("problem", text);
+        }
+        if now.full != before.full {
+            say("problem", full.unwrap_or_else(|| "there is room again".into()));
         }
         for held in newly_held {
             say("held", format!("{held}; {HELD_HINT}"));
@@ -265,11 +276,28 @@ impl Engine {
         }));
         status
             .problems
-            .extend(view.broken.as_ref().map(|reason| ProblemStatus {
+            .extend(view.broken.as_ref().map(|broken| ProblemStatus {
                 path: json_text(b""),
-                reason: reason.clone(),
-                hint: "the folder has stopped; look at the disk, then start the engine again".into(),
+                reason: broken.reason.clone(),
+                hint: if broken.reopen {
+                    "look at the disk of the state directory; the database is opened again by itself".into()
+                } else {
+                    "the folder has stopped; look at the disk, then start the engine again".into()
+                },
             }));
+        let full = [
+            (&view.disk_full, row.path.as_path()),
+            (&view.store_full, self.config.home.as_path()),
+        ];
+        for (reason, place) in full {
+            status
+                .problems
+                .extend(reason.as_ref().map(|reason| ProblemStatus {
+                    path: json_text(b""),
+                    reason: reason.clone(),
+                    hint: format!("free some space for {}; it goes on by itself", place.display()),
+                }));
+        }
         status
             .problems
             .extend(view.problems.iter().map(|(path, problem)| ProblemStatus {
@@ -316,7 +344,7 @@ impl Engine {
 
 fn state(folder: &OpenFolder, view: &FolderView) -> FolderState {
     let activity = folder.activity();
-    if view.broken.is_some() {
+    if view.broken.is_some() || view.store_full.is_some() {
         FolderState::Error
     } else if folder.row.paused {
         FolderState::Paused

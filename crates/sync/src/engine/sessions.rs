@@ -4,7 +4,7 @@
 use alike_core::message::{Announce, Message};
 use alike_core::session::{Input, Output};
 use alike_core::state::State;
-use alike_store::FolderKey;
+use alike_store::{FolderKey, StoreError};
 use iroh::EndpointId;
 use tokio::sync::oneshot;
 use tokio::time::{Duration, Instant};
@@ -198,8 +198,12 @@ impl Engine {
                     let sent = tokio::task::spawn_blocking(move || inbox.send(event).is_ok()).await;
                     match (sent, answer.await) {
                         (Ok(true), Ok(Ok(()))) => true,
-                        (_, Ok(Err(error @ Error::Held { .. }))) => {
-                            tracing::info!(peer = %device.fmt_short(), "{error}");
+                        // The folder says so itself.
+                        (
+                            _,
+                            Ok(Err(error @ (Error::Held { .. } | Error::Store(StoreError::NoRoom { .. })))),
+                        ) => {
+                            tracing::debug!(peer = %device.fmt_short(), "{error}");
                             false
                         }
                         (_, Ok(Err(error))) => {

@@ -197,7 +197,9 @@ impl Engine {
             return Some("the folder is paused; `sync resume` lets it go on".into());
         }
         let view = folder.thread.view.borrow();
-        if let Some(reason) = view.broken.as_ref().or(view.frozen.as_ref()) {
+        let broken = view.broken.as_ref().map(|broken| &broken.reason);
+        let full = view.store_full.as_ref().or(view.disk_full.as_ref());
+        if let Some(reason) = broken.or(view.frozen.as_ref()).or(full) {
             return Some(reason.clone());
         }
         if let Some(held) = view.held.first() {

@@ -32,7 +32,7 @@ pub(super) struct BigFiles {
     place: Arc<Place>,
     slots: Arc<Semaphore>,
     tasks: JoinSet<Arrived>,
-    files: HashMap<Id, (RelPath, Digest)>,
+    files: HashMap<Id, (RelPath, Digest, u64)>,
     /// May there be files of earlier fetches? Also at the start.
     unclear: bool,
 }
@@ -70,7 +70,12 @@ impl BigFiles {
     }
 
     pub(super) fn under_way(&self) -> HashSet<RelPath> {
-        self.files.values().map(|(path, _)| path.clone()).collect()
+        self.files.values().map(|(path, ..)| path.clone()).collect()
+    }
+
+    /// Bytes of the files under way, whether they have arrived or not.
+    pub(super) fn remaining(&self) -> u64 {
+        self.files.values().map(|(.., size)| *size).sum()
     }
 
     /// Starts fetching; does nothing if no slot is free (the next pass comes back to it).
@@ -78,11 +83,11 @@ impl BigFiles {
         let Ok(slot) = self.slots.clone().try_acquire_owned() else {
             return;
         };
-        let Some(Value::File { digest, .. }) = item.head.as_ref().map(|h| h.value.clone()) else {
+        let Some(Value::File { digest, size }) = item.head.as_ref().map(|h| h.value.clone()) else {
             return;
         };
         // Two paths with the same content would share one temporary file: the second is copied later.
-        if sources.is_empty() || self.files.values().any(|(_, d)| *d == digest) {
+        if sources.is_empty() || self.files.values().any(|(_, d, _)| *d == digest) {
             return;
         }
         let path = item.path.clone();
@@ -91,7 +96,7 @@ impl BigFiles {
             let _slot = slot;
             fetch(place, item, planned, &sources).await
         });
-        self.files.insert(task.id(), (path, digest));
+        self.files.insert(task.id(), (path, digest, size));
         self.unclear = true;
     }
 

@@ -144,19 +144,13 @@ impl Folder {
         if changed.is_empty() && touched.is_empty() {
             return Ok(());
         }
+        let (changed, key) = (changed.into_values().collect(), self.place.key);
         let store = self.place.store.clone();
-        let snapshot = store.snapshot()?;
-        let before = self.head.clone();
-        match self.draft_found(&snapshot, changed.into_values().collect(), touched) {
-            Ok(commit) => {
-                store.commit(self.place.key, commit)?;
-                Ok(())
-            }
-            Err(error) => {
-                self.head = before;
-                Err(error)
-            }
-        }
+        self.or_as_before(|folder| {
+            let snapshot = store.snapshot()?;
+            let commit = folder.draft_found(&snapshot, changed, touched)?;
+            Ok(store.commit(key, commit)?)
+        })
     }
 
     fn draft_found(
@@ -447,16 +441,18 @@ impl Folder {
             Reason::Initial
         };
         let first = full && !self.head.scanned;
-        self.head.scanned |= full;
-        let generation = self.generation(reason, self.device);
-        if first || generation.is_some() {
-            let commit = Commit {
-                head: Some(self.head.clone()),
-                generation,
-                ..Commit::default()
-            };
-            self.place.store.commit(self.place.key, commit)?;
-        }
-        Ok(())
+        self.or_as_before(|folder| {
+            folder.head.scanned |= full;
+            let generation = folder.generation(reason, folder.device);
+            if first || generation.is_some() {
+                let commit = Commit {
+                    head: Some(folder.head.clone()),
+                    generation,
+                    ..Commit::default()
+                };
+                folder.place.store.commit(folder.place.key, commit)?;
+            }
+            Ok(())
+        })
     }
 }

@@ -262,12 +262,7 @@ impl Folder {
     /// Writes what HEAD shows at these paths as new edits, so that no peer has seen and deleted them. `settle`:
     /// conflict copies become files like any others.
     pub(super) fn write_again(&mut self, paths: Vec<RelPath>, settle: bool) -> Result<(), Error> {
-        let before = self.head.clone();
-        let result = self.try_write_again(paths, settle);
-        if result.is_err() {
-            self.head = before;
-        }
-        result
+        self.or_as_before(|folder| folder.try_write_again(paths, settle))
     }
 
     fn try_write_again(&mut self, mut paths: Vec<RelPath>, settle: bool) -> Result<(), Error> {

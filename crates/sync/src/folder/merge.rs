@@ -29,28 +29,22 @@ impl Folder {
             return Ok(());
         }
         self.hold_merge(from, theirs.root, &merged.changes)?;
-        let before = (self.head.clone(), self.since_generation);
-        // Clocks run ahead together: what is written here next is newer than all that was seen.
-        self.head.hlc = self.head.hlc.max(merged.newest);
-        self.head.state = merged.state;
-        self.since_generation.add(&merged.changes);
-        self.view.remote.add(&merged.changes);
-        let result = (|| {
-            let mut draft = Draft::new(&snapshot, self);
+        self.or_as_before(|folder| {
+            // Clocks run ahead together: what is written here next is newer than all that was seen.
+            folder.head.hlc = folder.head.hlc.max(merged.newest);
+            folder.head.state = merged.state;
+            folder.since_generation.add(&merged.changes);
+            folder.view.remote.add(&merged.changes);
+            let mut draft = Draft::new(&snapshot, folder);
             for change in &merged.changes {
                 draft.settle(&change.path, change.after.as_ref())?;
             }
             let commit = draft.into_commit();
-            self.settled(&commit);
-            let mut commit = self.finish(&snapshot, nodes.new, commit)?;
-            commit.generation = self.generation(Reason::Peer, from);
-            commit.head = Some(self.head.clone());
-            store.commit(self.place.key, commit)?;
-            Ok(())
-        })();
-        if result.is_err() {
-            (self.head, self.since_generation) = before;
-        }
-        result
+            folder.settled(&commit);
+            let mut commit = folder.finish(&snapshot, nodes.new, commit)?;
+            commit.generation = folder.generation(Reason::Peer, from);
+            commit.head = Some(folder.head.clone());
+            Ok(store.commit(folder.place.key, commit)?)
+        })
     }
 }

@@ -32,6 +32,8 @@ const FULL_SCAN_BLIND: Duration = Duration::from_secs(60);
 const FULL_SCAN_HELD: Duration = Duration::from_secs(20);
 /// … but after changes meanwhile not before this long after the last time.
 const HELD_REST: Duration = Duration::from_secs(3);
+/// A look at everything that cannot help yet is put off for so long.
+const LATER: Duration = Duration::from_secs(3);
 /// How often a frozen folder is looked at again.
 const FROZEN_RETRY: Duration = Duration::from_secs(2);
 /// More dirty paths than this become one scan of everything.
@@ -50,6 +52,8 @@ pub(crate) enum ScanInput {
     Barrier(oneshot::Sender<()>),
     /// Everything has to be looked at again.
     Full,
+    /// … after a while.
+    Later,
     /// A mass removal waits for an answer, or not any more.
     Held(bool),
     /// Stop looking, or start again.
@@ -225,6 +229,10 @@ impl Scanner {
             ScanInput::Hint(Hint::Dirty(path)) => self.mark(path, now),
             ScanInput::Rescan(path) => self.mark(path, now),
             ScanInput::Hint(Hint::Overflow) | ScanInput::Full => self.full_due = Some(now),
+            ScanInput::Later => {
+                let at = now + LATER;
+                self.full_due = Some(self.full_due.map_or(at, |due| due.min(at)));
+            }
             ScanInput::Held(held) => self.held = held,
             ScanInput::Hint(Hint::Failed(reason)) => {
                 self.go_blind(reason);

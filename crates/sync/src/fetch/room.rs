@@ -1,0 +1,146 @@
+//! How much may be fetched: a reserve of the folder's file system is left to its user. Never frees anything.
+
+use crate::apply::Item;
+use crate::disk::Room;
+
+/// What is left of a file system: a hundredth of it, but this much at least (bytes) …
+const RESERVE: u64 = 64 * 1024 * 1024;
+const RESERVE_SHARE: u64 = 100;
+/// … and of a small one at most this share, or nothing would ever fit. See docs/decisions/0003.
+const SMALL_SHARE: u64 = 20;
+/// What a file takes beside its content (bytes): its inode, and the end of its last block.
+const EACH: u64 = 8 * 1024;
+
+/// What must stay free.
+fn reserve(total: u64) -> u64 {
+    (total / RESERVE_SHARE).max(RESERVE).min(total / SMALL_SHARE)
+}
+
+/// What one pass has room for.
+pub(super) struct Budget {
+    free: u64,
+    left: u64,
+    /// Items that did not fit, and their bytes.
+    refused: (u64, u64),
+}
+
+impl Budget {
+    /// `claimed`: bytes that are on their way already.
+    pub(super) fn new(room: Room, claimed: u64) -> Budget {
+        let left = if room.total == 0 {
+            u64::MAX
+        } else {
+            room.free
+                .saturating_sub(reserve(room.total))
+                .saturating_sub(claimed)
+        };
+        Budget {
+            free: room.free,
+            left,
+            refused: (0, 0),
+        }
+    }
+
+    /// Is there room for it? Then it is taken. What needs no content always fits.
+    pub(super) fn take(&mut self, item: &Item) -> bool {
+        if !item.op.needs_content() {
+            return true;
+        }
+        let need = item.head.as_ref().map_or(0, |head| head.value.size());
+        match self.left.checked_sub(need.saturating_add(EACH)) {
+            Some(left) => {
+                self.left = left;
+                true
+            }
+            None => {
+                self.refused.0 += 1;
+                self.refused.1 = self.refused.1.saturating_add(need);
+                false
+            }
+        }
+    }
+
+    /// What did not fit, in words.
+    pub(super) fn refused(&self) -> Option<String> {
+        let (items, bytes) = self.refused;
+        (items > 0).then(|| {
+            format!(
+                "too little room: {} are free on the folder's disk, {items} files of {} do not fit",
+                size(self.free),
+                size(bytes)
+            )
+        })
+    }
+}
+
+/// A number of bytes for a person.
+fn size(bytes: u64) -> String {
+    const UNITS: [(&str, u64); 3] = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
+    match UNITS.iter().find(|(_, unit)| bytes >= *unit) {
+        Some((name, unit)) => format!("{:.1} {name}", bytes as f64 / *unit as f64),
+        None => format!("{bytes} B"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use alike_core::digest::Digest;
+    use alike_core::path::{Name, RelPath};
+    use alike_core::plan::Op;
+    use alike_core::record::Value;
+    use alike_core::view::Shown;
+
+    use super::*;
+
+    const MIB: u64 = 1 << 20;
+
+    fn item(op: Op, size: u64) -> Item {
+        let value = Value::File {
+            digest: Digest::of(b""),
+            size,
+        };
+        let name = Name::new(b"x").expect("a name");
+        let head = Shown {
+            name,
+            value,
+            exec: None,
+            mtime: 0,
+            dots: Vec::new(),
+            copy_of: None,
+            child: None,
+        };
+        Item {
+            path: RelPath::parse(b"x").expect("a path"),
+            op,
+            head: Some(head),
+            row: None,
+        }
+    }
+
+    #[test]
+    fn a_reserve_stays_and_small_file_systems_are_of_use() {
+        assert_eq!(reserve(100 * 1024 * MIB), 1024 * MIB);
+        assert_eq!(reserve(2 * 1024 * MIB), 64 * MIB);
+        assert_eq!(reserve(40 * MIB), 2 * MIB);
+    }
+
+    #[test]
+    fn what_does_not_fit_leaves_room_for_what_does() {
+        let room = Room {
+            free: 30 * MIB,
+            total: 40 * MIB,
+        };
+        let mut budget = Budget::new(room, 4 * MIB);
+        assert!(!budget.take(&item(Op::Create, 24 * MIB)));
+        assert!(budget.take(&item(Op::Create, 20 * MIB)));
+        assert!(!budget.take(&item(Op::Replace, 4 * MIB)));
+        assert!(budget.take(&item(Op::Remove, 4 * MIB)));
+        assert_eq!(
+            budget.refused().expect("two were"),
+            "too little room: 30.0 MiB are free on the folder's disk, 2 files of 28.0 MiB do not fit"
+        );
+        // A file system that does not say how large it is.
+        let mut budget = Budget::new(Room { free: 0, total: 0 }, 0);
+        assert!(budget.take(&item(Op::Create, 1 << 40)));
+    }
+}

@@ -1,0 +1,191 @@
+//! Full disks: of the folder, of the state directory, on either side. Nobody's files suffer, and it goes on when
+//! there is room.
+
+use std::fs;
+
+use crate::harness::*;
+
+const MIB: usize = 1 << 20;
+
+/// `laptop` shares a folder; `desktop` is not started.
+fn two(lab: &Lab) -> (Device, Device) {
+    let a = lab.device("laptop");
+    let b = lab.device("desktop");
+    fs::create_dir(&a.folder).unwrap();
+    (a, b)
+}
+
+#[track_caller]
+fn says(device: &Device, what: &str) {
+    eventually(what, LONG, || {
+        let out = device.cmd(["status", "--json"]);
+        out.code == 0 && out.stdout.contains(what)
+    });
+}
+
+#[test]
+fn a_full_disk_of_the_receiving_folder() {
+    let lab = Lab::new();
+    let Some(disk) = Tmpfs::new(lab.path("disk"), 24 * 1024) else {
+        return;
+    };
+    let (mut a, mut b) = two(&lab);
+    b.folder = lab.path("disk/docs");
+    for n in 0..40 {
+        write(a.path(format!("some/{n}")), noise(&format!("some {n}"), MIB / 4));
+    }
+    write(a.path("big"), noise("big", 30 * MIB));
+    let before = (snapshot(&a.folder), mtimes(&a.folder));
+    a.start();
+    b.start();
+    pair(&a, &b);
+    says(&b, "too little room");
+    eventually("what fits is there", LONG, || names(&b.path("some")).len() == 40);
+    assert!(!b.path("big").exists());
+    b.fails(["wait", "--timeout", "1s"], 3, &["too little room"]);
+    assert!(b.field("problems").to_string().contains("free some space for"));
+    // Small things still arrive, and deletions; and the sender's folder is what it was.
+    write(a.path("late"), "small");
+    eventually("small files go on", LONG, || b.path("late").exists());
+    fs::remove_file(a.path("late")).unwrap();
+    eventually("so do deletions", LONG, || !b.path("late").exists());
+    assert_eq!((snapshot(&a.folder), mtimes(&a.folder)), before);
+
+    disk.resize(128 * 1024);
+    assert_converged(&[&a, &b]);
+    assert_eq!((snapshot(&a.folder), mtimes(&a.folder)), before);
+    assert_eq!(b.field("conflicts"), 0);
+    assert_eq!(b.field("problems").as_array().expect("a list").len(), 0);
+}
+
+#[test]
+fn a_disk_that_others_fill_to_the_last_byte() {
+    let lab = Lab::new();
+    let Some(disk) = Tmpfs::new(lab.path("disk"), 24 * 1024) else {
+        return;
+    };
+    let (mut a, mut b) = two(&lab);
+    b.folder = lab.path("disk/docs");
+    write(a.path("x"), "before");
+    a.start();
+    b.start();
+    pair(&a, &b);
+    assert_converged(&[&a, &b]);
+    // Until nothing more goes: not one block is left, for anybody.
+    let filler = lab.path("disk/filler");
+    let filled = fs::write(&filler, vec![1; 32 * MIB]);
+    assert!(filled.is_err(), "the disk is full");
+    for n in 0..30 {
+        write(a.path(format!("new/{n}")), noise(&format!("{n}"), 20_000));
+    }
+    write(a.path("x"), "after, and longer than before");
+    says(&b, "too little room");
+    assert_eq!(text(b.path("x")), "before");
+    assert_eq!(text(a.path("x")), "after, and longer than before");
+    fs::remove_file(&filler).unwrap();
+    assert_converged(&[&a, &b]);
+    assert_eq!(b.field("conflicts"), 0);
+    drop(b);
+    drop(disk);
+}
+
+/// Many files, which need room in the database.
+fn many(a: &Device) {
+    for n in 0..12_000 {
+        write(
+            a.path(format!("d{}/a name that takes some room {n}", n % 30)),
+            n.to_string(),
+        );
+    }
+}
+
+#[test]
+fn a_full_disk_of_the_receiving_state_directory() {
+    let lab = Lab::new();
+    let Some(disk) = Tmpfs::new(lab.path("disk"), 6 * 1024) else {
+        return;
+    };
+    let (mut a, mut b) = two(&lab);
+    b.home = lab.path("disk/state");
+    many(&a);
+    let before = (snapshot(&a.folder), mtimes(&a.folder));
+    a.start();
+    b.start();
+    pair(&a, &b);
+    says(&b, "free for the database");
+    b.fails(["wait", "--timeout", "1s"], 3, &["free"]);
+    assert_eq!((snapshot(&a.folder), mtimes(&a.folder)), before);
+    disk.resize(256 * 1024);
+    assert_converged(&[&a, &b]);
+    assert_eq!((snapshot(&a.folder), mtimes(&a.folder)), before);
+    assert_eq!(b.field("conflicts"), 0);
+    b.restart();
+    assert_converged(&[&a, &b]);
+}
+
+#[test]
+fn a_full_disk_of_the_sending_state_directory() {
+    let lab = Lab::new();
+    let Some(disk) = Tmpfs::new(lab.path("disk"), 6 * 1024) else {
+        return;
+    };
+    let (mut a, mut b) = two(&lab);
+    a.home = lab.path("disk/state");
+    many(&a);
+    let before = (snapshot(&a.folder), mtimes(&a.folder));
+    a.start();
+    b.start();
+    pair(&a, &b);
+    says(&a, "free for the database");
+    assert_eq!(a.field("state"), "error");
+    assert_eq!((snapshot(&a.folder), mtimes(&a.folder)), before);
+    disk.resize(256 * 1024);
+    assert_converged(&[&a, &b]);
+    assert_eq!((snapshot(&a.folder), mtimes(&a.folder)), before);
+    assert_eq!(a.field("conflicts"), 0);
+}
+
+#[test]
+fn a_database_whose_disk_gives_out_in_the_middle_is_opened_again() {
+    let lab = Lab::new();
+    let Some(disk) = Tmpfs::new(lab.path("disk"), 64 * 1024) else {
+        return;
+    };
+    let (mut a, mut b) = two(&lab);
+    a.home = lab.path("disk/state");
+    write(a.path("first"), "x");
+    a.start();
+    b.start();
+    pair(&a, &b);
+    assert_converged(&[&a, &b]);
+    // Others take the last byte: also what is small and may use the reserve fails.
+    let _ = fs::write(lab.path("disk/filler"), vec![1; 80 * MIB]);
+    for n in 0..300 {
+        write(a.path(format!("more/{n}")), n.to_string());
+    }
+    says(&a, "free for the database");
+    let refused = a.cmd(["pause"]);
+    assert!(refused.stderr.contains("free some space"), "{}", refused.stderr);
+    fs::remove_file(lab.path("disk/filler")).unwrap();
+    // The engine is away for a moment.
+    eventually("in sync again", LONG, || {
+        a.cmd(["wait", "--timeout", "5s"]).code == 0
+    });
+    assert_converged(&[&a, &b]);
+    assert_eq!(names(&b.path("more")).len(), 300);
+    drop(a);
+    drop(disk);
+}
+
+#[test]
+fn an_engine_does_not_start_without_room() {
+    let lab = Lab::new();
+    let Some(_disk) = Tmpfs::new(lab.path("disk"), 24) else {
+        return;
+    };
+    let mut a = lab.device("laptop");
+    a.home = lab.path("disk/state");
+    let out = a.cmd(["watch"]);
+    assert_eq!(out.code, 1, "{}", out.stderr);
+    assert!(out.stderr.contains("free some space"), "{}", out.stderr);
+}
