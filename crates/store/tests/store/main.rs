@@ -1,8 +1,11 @@
 //! The store from outside: what is written is read, after a reopen too, and what must be refused is. Never looks
 //! into its tables.
 
+mod crash;
 mod fixture;
 mod folders;
+mod medium;
 mod model;
 mod opening;
 mod rows;
+mod workload;

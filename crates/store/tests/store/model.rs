@@ -10,10 +10,10 @@ use alike_store::*;
 use crate::fixture::*;
 
 /// Knuth's MMIX generator: the same histories in every run of one seed.
-struct Lcg(u64);
+pub(crate) struct Lcg(pub(crate) u64);
 
 impl Lcg {
-    fn below(&mut self, n: usize) -> usize {
+    pub(crate) fn below(&mut self, n: usize) -> usize {
         self.0 = self
             .0
             .wrapping_mul(6_364_136_223_846_793_005)
@@ -21,7 +21,7 @@ impl Lcg {
         ((self.0 >> 33) % n as u64) as usize
     }
 
-    fn path(&mut self) -> RelPath {
+    pub(crate) fn path(&mut self) -> RelPath {
         const NAMES: [&[u8]; 9] = [
             b"a",
             b"a-",
@@ -38,7 +38,7 @@ impl Lcg {
         })
     }
 
-    fn row(&mut self) -> IndexRow {
+    pub(crate) fn row(&mut self) -> IndexRow {
         match self.below(5) {
             0 => row(Value::Dir),
             n => file(&[n as u8]),
