@@ -14,6 +14,8 @@ use crate::snapshot::Snapshot;
 
 /// Name of the database in the state directory.
 pub const DATABASE: &str = "alike.redb";
+/// Its name until it is whole.
+const UNFINISHED: &str = "alike.redb.new";
 
 /// Memory for pages of the database, in bytes; an engine as a whole is to stay below 150 MiB.
 const CACHE: usize = 64 * 1024 * 1024;
@@ -40,7 +42,7 @@ impl Store {
     pub fn open(dir: &Path) -> Result<Store, StoreError> {
         make_dir(dir)?;
         let path: Arc<Path> = dir.join(DATABASE).into();
-        make_file(dir, &path)?;
+        make_database(dir, &path)?;
         let open = || -> Result<Database, Fault> {
             let db = Builder::new().set_cache_size(CACHE).create(&path)?;
             schema::prepare(&db)?;
@@ -122,10 +124,15 @@ impl Store {
 }
 
 fn failed(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StoreError {
-    move |source| StoreError::Io {
-        doing,
-        path: path.to_owned(),
-        source,
+    move |source| match source.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => StoreError::Full {
+            path: path.to_owned(),
+        },
+        _ => StoreError::Io {
+            doing,
+            path: path.to_owned(),
+            source,
+        },
     }
 }
 
@@ -149,38 +156,63 @@ fn make_dir(dir: &Path) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// The file is made here, not by redb, for its mode and so that its name is durable before its content is.
-fn make_file(dir: &Path, path: &Path) -> Result<(), StoreError> {
-    match OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(path)
-    {
-        Ok(_) => {
-            let parent = dir.parent().filter(|p| !p.as_os_str().is_empty());
-            for dir in [Some(dir), parent].into_iter().flatten() {
-                // A parent that may not be read cannot be synced; the directory was there, or was just made.
-                match File::open(dir).and_then(|f| f.sync_all()) {
-                    Err(e) if e.kind() != io::ErrorKind::PermissionDenied => {
-                        return Err(failed("syncing the directory", dir)(e));
-                    }
-                    _ => {}
-                }
-            }
-            Ok(())
-        }
-        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
-            let mode = fs::metadata(path)
-                .map_err(failed("looking at the database", path))?
-                .permissions()
-                .mode();
-            if mode & 0o077 != 0 {
+/// A database that is not whole could never be opened: it is made beside its place and put there when it is. The
+/// file is made here, not by redb, for its mode.
+fn make_database(dir: &Path, path: &Path) -> Result<(), StoreError> {
+    let dir_file = File::open(dir).map_err(failed("opening the state directory", dir))?;
+    // Of two processes that begin at once one makes it.
+    dir_file
+        .lock()
+        .map_err(failed("locking the state directory", dir))?;
+    match fs::metadata(path) {
+        Ok(meta) if meta.len() > 0 => {
+            if meta.permissions().mode() & 0o077 != 0 {
                 fs::set_permissions(path, Permissions::from_mode(0o600))
                     .map_err(failed("closing to other users the database", path))?;
             }
-            Ok(())
+            return Ok(());
         }
-        Err(e) => Err(failed("making the database", path)(e)),
+        Ok(_) => {}
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+        Err(e) => return Err(failed("looking at the database", path)(e)),
     }
+    let unfinished = dir.join(UNFINISHED);
+    let made = fill(&unfinished, path).and_then(|()| {
+        fs::rename(&unfinished, path).map_err(failed("putting in place the database", path))?;
+        dir_file.sync_all().map_err(failed("syncing the directory", dir))
+    });
+    if made.is_err() {
+        // Best effort: the next attempt begins anew anyway.
+        let _ = fs::remove_file(&unfinished);
+        return made;
+    }
+    let parent = dir.parent().filter(|p| !p.as_os_str().is_empty());
+    match parent.map(|p| File::open(p).and_then(|f| f.sync_all())) {
+        // A parent that may not be read cannot be synced; the directory was there, or was just made.
+        Some(Err(e)) if e.kind() != io::ErrorKind::PermissionDenied => {
+            Err(failed("syncing the directory", dir)(e))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Makes `unfinished` an empty database; errors name it by `path`.
+fn fill(unfinished: &Path, path: &Path) -> Result<(), StoreError> {
+    match fs::remove_file(unfinished) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => {
+            return Err(failed("removing what is left of", unfinished)(e));
+        }
+        _ => {}
+    }
+    OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(unfinished)
+        .map_err(failed("making the database", path))?;
+    let fill = || -> Result<(), Fault> {
+        let db = Builder::new().set_cache_size(CACHE).create(unfinished)?;
+        schema::prepare(&db)
+    };
+    fill().map_err(|fault| fault.at(path))
 }

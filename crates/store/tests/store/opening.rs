@@ -99,3 +99,13 @@ fn a_crash_between_making_the_file_and_filling_it_is_healed() {
     drop(redb::Database::create(dir.path().join(DATABASE)).unwrap());
     drop(Store::open(dir.path()).unwrap());
 }
+
+#[test]
+fn a_database_that_was_cut_off_while_it_was_made_is_made_anew() {
+    let dir = private_dir();
+    // What redb leaves when it is stopped early: a length, and no mark yet of what it is.
+    fs::write(dir.path().join("alike.redb.new"), [0; 9000]).unwrap();
+    drop(Store::open(dir.path()).unwrap());
+    assert!(!dir.path().join("alike.redb.new").exists());
+    drop(Store::open(dir.path()).unwrap());
+}
