@@ -24,7 +24,7 @@ const WALLS: &[Wall] = &[
     },
     Wall {
         package: "alike-store",
-        normal: Some(&["alike-core", "redb", "postcard", "serde", "thiserror"]),
+        normal: Some(&["alike-core", "redb", "postcard", "rustix", "serde", "thiserror"]),
         dev: Some(&["proptest", "tempfile"]),
         never: &[],
     },
