@@ -361,7 +361,9 @@ impl Folder {
                 tracing::warn!(folder = %place.row.name, "a displaced version stays in .alike/tmp: {error}");
             }
         }
-        if let Err(error) = place.root.keep_displaced() {
+        // A link's target is in its record, so a displaced link need not be kept: neither the old one nor ours.
+        let links: HashSet<&[u8]> = intents.iter().flat_map(link_targets).collect();
+        if let Err(error) = place.root.keep_displaced(&links) {
             tracing::warn!(folder = %place.row.name, "displaced versions stay in .alike/tmp: {error}");
         }
         let kept: HashSet<&[u8]> = intents.iter().filter_map(|i| i.temp.as_deref()).collect();
@@ -412,6 +414,18 @@ fn intent(ready: &Ready) -> Intent {
         dots: head.as_ref().map(|h| h.dots.clone()).unwrap_or_default(),
         temp: ready.temp.clone(),
     }
+}
+
+/// Where the links point that are about to go or to come.
+fn link_targets(intent: &Intent) -> impl Iterator<Item = &[u8]> {
+    let before = intent.before.as_ref().map(|mat| &mat.value);
+    before
+        .into_iter()
+        .chain(&intent.after)
+        .filter_map(|value| match value {
+            Value::Symlink { target } => Some(&target[..]),
+            Value::File { .. } | Value::Dir => None,
+        })
 }
 
 /// The index row of what was just put on disk.

@@ -1,6 +1,7 @@
 //! Temporary files in `.alike/tmp`: content on its way to its place, made durable there first. Those whose
 //! name begins with [`ASIDE`] hold what was found at a path, and are never removed.
 
+use std::collections::HashSet;
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
@@ -163,16 +164,24 @@ impl Root {
     }
 
     /// Puts what alike held when it was stopped in the middle of a move into the objects, each under the
-    /// digest of what is in it. To be called before any move; nothing in there is thrown away unseen.
-    pub(crate) fn keep_displaced(&self) -> io::Result<()> {
+    /// digest of what is in it; links that point where `known` ones do go. To be called before any move; nothing
+    /// in there is thrown away unseen.
+    pub(crate) fn keep_displaced(&self, known: &HashSet<&[u8]>) -> io::Result<()> {
         let tmp = self.tmp()?;
         for (name, _) in tmp.entries()? {
-            // Links and directories get here only if somebody put them at a path in the moment in which
-            // it was changed, and something else in the next: left to whoever looks for them.
-            if !name.starts_with(ASIDE) || tmp.stat(&name)?.is_none_or(|stat| stat.kind != Kind::File) {
+            if !name.starts_with(ASIDE) {
                 continue;
             }
-            if let Err(error) = self.keep_as_found(&tmp, &name) {
+            let kept = match tmp.stat(&name)?.map(|stat| stat.kind) {
+                Some(Kind::File) => self.keep_as_found(&tmp, &name).map(drop),
+                Some(Kind::Symlink) if known.contains(&tmp.read_link(&name)?[..]) => {
+                    sys::unlinkat(&tmp, &name[..], AtFlags::empty()).map_err(io::Error::from)
+                }
+                // Other links, and directories, get here only if somebody put them at a path in the moment in
+                // which it was changed, and something else in the next: left to whoever looks for them.
+                _ => Ok(()),
+            };
+            if let Err(error) = kept {
                 tracing::warn!(name = %name.escape_ascii(), %error, "a displaced version stays in .alike/tmp");
             }
         }

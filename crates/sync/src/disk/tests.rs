@@ -200,7 +200,7 @@ fn temporary_files_come_and_go() {
         .clear_temps(|name| name == b"big" || name == &a[..])
         .unwrap();
     assert_eq!(f.temps(), 3);
-    f.root.keep_displaced().unwrap();
+    f.root.keep_displaced(&Default::default()).unwrap();
     assert_eq!(f.object("found").unwrap(), b"found");
     f.root.keep_temp(&a).unwrap();
     f.root.keep_temp(b"none").unwrap();
@@ -208,6 +208,18 @@ fn temporary_files_come_and_go() {
     assert_eq!(f.temps(), 1);
     fs::remove_dir_all(f.at(".alike/tmp")).unwrap();
     f.temp("made again");
+}
+
+#[test]
+fn a_displaced_link_goes_only_if_it_is_known() {
+    let f = folder();
+    for name in ["known", "strange"] {
+        std::os::unix::fs::symlink(name, f.at(&format!(".alike/tmp/aside-{name}"))).unwrap();
+    }
+    let known = [&b"known"[..]].into_iter().collect();
+    f.root.keep_displaced(&known).unwrap();
+    assert!(fs::symlink_metadata(f.at(".alike/tmp/aside-known")).is_err());
+    assert!(fs::symlink_metadata(f.at(".alike/tmp/aside-strange")).is_ok());
 }
 
 #[test]

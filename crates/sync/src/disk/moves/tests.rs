@@ -394,7 +394,7 @@ fn killed_in_the_middle_everything_is_kept() {
     fs::rename(f.at("a"), f.at(".alike/tmp/aside-1")).unwrap();
     f.put("a", "new");
     f.root.clear_temps(|_| false).unwrap();
-    f.root.keep_displaced().unwrap();
+    f.root.keep_displaced(&Default::default()).unwrap();
     assert_eq!(f.object("old").unwrap(), b"old");
     assert_eq!(Digest::of(&f.get("a")), Digest::of(b"new"));
 }
