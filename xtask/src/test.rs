@@ -1,5 +1,7 @@
 //! `cargo xtask test`: everything that must hold before a commit, in order, up to the first failure.
 
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
 
@@ -27,13 +29,18 @@ pub(crate) fn run() -> Result<()> {
         ]))
     })?;
     step("tidy", tidy::run)?;
+    let bin = target_dir()?.join("debug/sync");
     // All targets at once: one set of features, so that the tests below find everything built.
+    step("cargo build: the sync binary with fail points", || {
+        build_with_failpoints(&bin)
+    })?;
     step("cargo build: the sync binary and the tests", || {
         exec(&mut cargo(&["build", "--workspace", "--all-targets"]))
     })?;
     step("cargo test", || {
         let mut test = cargo(&["test", "--workspace"]);
-        test.env("ALIKE_TEST_BIN", target_dir()?.join("debug/sync"));
+        test.env("ALIKE_TEST_BIN", &bin);
+        test.env("ALIKE_TEST_FAIL_BIN", with_failpoints(&bin));
         if std::env::var_os("RUST_TEST_THREADS").is_none() {
             test.env("RUST_TEST_THREADS", TEST_THREADS);
         }
@@ -41,6 +48,23 @@ pub(crate) fn run() -> Result<()> {
     })?;
     println!("==> everything passed in {:.1} s", start.elapsed().as_secs_f64());
     Ok(())
+}
+
+/// Where the binary with fail points is: beside the one without.
+fn with_failpoints(bin: &Path) -> PathBuf {
+    bin.with_file_name("sync-failpoints")
+}
+
+/// Builds the binary in which tests can make things go wrong. Cargo puts both at one place and remembers both; this
+/// one is set aside, and the one that follows takes the place back.
+fn build_with_failpoints(bin: &Path) -> Result<()> {
+    let features = ["--features", "alike-cli/failpoints"];
+    exec(cargo(&["build", "--workspace", "--all-targets"]).args(features))?;
+    let aside = with_failpoints(bin);
+    // Over a running one nothing can be written; another file can take its name.
+    let new = aside.with_extension("new");
+    fs::copy(bin, &new).with_context(|| format!("copy {}", bin.display()))?;
+    fs::rename(&new, &aside).with_context(|| format!("rename to {}", aside.display()))
 }
 
 fn step(name: &str, run: impl FnOnce() -> Result<()>) -> Result<()> {

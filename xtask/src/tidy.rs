@@ -2,9 +2,11 @@
 //! Never changes a file.
 
 mod links;
+mod points;
 mod source;
 mod walls;
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -20,6 +22,7 @@ pub(crate) fn run() -> Result<()> {
     let root = root();
     let mut broken = walls::check(&metadata()?)?;
     let mut markers = Vec::new();
+    let mut used = BTreeSet::new();
     for path in files(&root, &["crates", "xtask", "tests", "fuzz"], "rs")? {
         let text = fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
         let name = relative(&root, &path);
@@ -29,7 +32,13 @@ pub(crate) fn run() -> Result<()> {
             println!("    note: {note}");
         }
         markers.extend(report.sleeps);
+        if name.starts_with(points::CODE) && name != points::LIST {
+            used.extend(points::used(&text));
+        }
     }
+    let list =
+        fs::read_to_string(root.join(points::LIST)).with_context(|| format!("read {}", points::LIST))?;
+    broken.extend(points::check(&list, &used));
     if markers.len() > 1 {
         broken.push(format!(
             "the tests sleep in more than one place: {}",

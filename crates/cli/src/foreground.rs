@@ -64,6 +64,8 @@ pub(crate) fn run(
     hangup: Hangup,
     on_ready: impl FnOnce(Stopper) + Send + 'static,
 ) -> anyhow::Result<()> {
+    #[cfg(feature = "failpoints")]
+    crate::failpoints::arm()?;
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
     let runtime = runtime
         .worker_threads(WORKERS)

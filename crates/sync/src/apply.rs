@@ -13,6 +13,7 @@ use alike_store::{Commit, Fingerprint, IndexRow, Intent, Snapshot};
 
 use crate::disk::{Expected, Kind, MoveError};
 use crate::error::Error;
+use crate::failpoint::point;
 use crate::fetch::BIG_TEMP;
 use crate::folder::{Folder, Look, Place, Problem};
 
@@ -113,13 +114,16 @@ impl Folder {
             return Ok(outcomes);
         }
         drop(look);
+        point("apply.begin");
         // Directories go last and deepest first, once their members are gone.
         todo.sort_by_key(|(_, r)| match r.item.op {
             Op::Rmdir => (1, usize::MAX - r.item.path.depth()),
             _ => (0, 0),
         });
         if todo.iter().any(|(_, r)| r.temp.is_some()) {
+            point("apply.sync");
             self.disk(place.root.sync_all())?;
+            point("apply.synced");
         }
         let intents: Vec<Intent> = todo
             .iter()
@@ -135,13 +139,16 @@ impl Folder {
                     ..Commit::default()
                 },
             )?;
+            point("apply.intended");
         }
         let mut commit = Commit {
             intents_remove: paths,
             ..Commit::default()
         };
         for (i, ready) in &todo {
+            point("apply.item");
             outcomes[*i] = self.perform(ready, &mut commit);
+            point("apply.item.done");
             let Some(temp) = &ready.temp else { continue };
             match outcomes[*i] {
                 Outcome::Done => {}
@@ -150,8 +157,11 @@ impl Folder {
                 Outcome::Failed | Outcome::Blocked | Outcome::Stale => place.root.remove_temp(temp),
             }
         }
+        point("apply.moved");
         self.disk(place.root.sync_all())?;
+        point("apply.durable");
         place.store.commit(place.key, commit)?;
+        point("apply.committed");
         Ok(outcomes)
     }
 
@@ -223,10 +233,12 @@ impl Folder {
             // must not take it for a deletion by somebody.
             Op::RemoveThenMkdir => root.remove(path, expected()).and_then(|()| {
                 commit.index_remove.push(path.clone());
+                point("apply.between");
                 root.mkdir(path).map(Some)
             }),
             Op::RmdirThenCreate => root.rmdir(path).and_then(|()| {
                 commit.index_remove.push(path.clone());
+                point("apply.between");
                 root.create(temp(), path).map(Some)
             }),
         };
@@ -312,6 +324,7 @@ impl Folder {
         let snapshot = place.store.snapshot()?;
         let intents = snapshot.intents(place.key)?;
         let mut commit = Commit::default();
+        point("recover.begin");
         for intent in &intents {
             let Ok(now) = look_at(&place, &intent.path) else {
                 // What cannot be read now is judged by the scan, against MAT as it was.
@@ -354,6 +367,7 @@ impl Folder {
         if !intents.is_empty() {
             tracing::info!(folder = %place.row.name, count = intents.len(), "recovered from an unclean end");
         }
+        point("recover.looked");
         // After an exchange the temporary name holds the displaced version, perhaps somebody's edit that
         // slipped in: it goes to the displaced versions, whatever it is.
         for temp in intents.iter().filter_map(|i| i.temp.as_deref()) {
@@ -361,17 +375,22 @@ impl Folder {
                 tracing::warn!(folder = %place.row.name, "a displaced version stays in .alike/tmp: {error}");
             }
         }
+        point("recover.kept");
         // A link's target is in its record, so a displaced link need not be kept: neither the old one nor ours.
         let links: HashSet<&[u8]> = intents.iter().flat_map(link_targets).collect();
         if let Err(error) = place.root.keep_displaced(&links) {
             tracing::warn!(folder = %place.row.name, "displaced versions stay in .alike/tmp: {error}");
         }
+        point("recover.displaced");
         let kept: HashSet<&[u8]> = intents.iter().filter_map(|i| i.temp.as_deref()).collect();
         let resumable = |name: &[u8]| name.starts_with(BIG_TEMP) || kept.contains(name);
         if let Err(error) = place.root.clear_temps(resumable) {
             tracing::warn!(folder = %place.row.name, "clearing .alike/tmp: {error}");
         }
-        self.replan(&snapshot, commit)
+        point("recover.cleared");
+        self.replan(&snapshot, commit)?;
+        point("recover.committed");
+        Ok(())
     }
 
     /// Commits what recovery found, and plans the paths concerned anew.

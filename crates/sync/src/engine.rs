@@ -29,6 +29,7 @@ use crate::config::Config;
 use crate::control::Request;
 use crate::endpoint::{self, Admission};
 use crate::error::Error;
+use crate::failpoint::point;
 use crate::pairing::{self, PairError};
 use crate::peer::{self, PeerEvent};
 use crate::serve::Served;
@@ -168,7 +169,9 @@ async fn run_once(
         Err(StoreError::InUse { .. }) => return Err(Error::InUse(config.home)),
         Err(error) => return Err(error.into()),
     };
+    point("engine.opened");
     check_birth(&store, &config.home)?;
+    point("engine.born");
     let key = endpoint::device_key(&config.home)?;
     let admission = Arc::new(RwLock::new(Admission::default()));
     let endpoint = endpoint::bind(&config, key, admission.clone()).await?;
@@ -208,6 +211,7 @@ async fn run_once(
         tracing::debug!("clearing {}: {error}", outboards.display());
     }
     engine.load()?;
+    point("engine.loaded");
     let accept = tokio::spawn(accept(endpoint.clone(), events));
     if let Some(ready) = ready.take() {
         let _ = ready.send(());
@@ -225,7 +229,9 @@ async fn run_once(
         }
     }
     accept.abort();
+    point("engine.stopping");
     engine.close().await;
+    point("engine.closed");
     let _ = tokio::time::timeout(CLOSE_TIMEOUT, endpoint.close()).await;
     drop(socket);
     // The database is free for the next engine before anybody hears that this one is gone.

@@ -23,6 +23,7 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 use crate::apply::{Item, Outcome, Planned, Ready, gather};
 use crate::disk::Room;
 use crate::error::Error;
+use crate::failpoint::point;
 use crate::folder::{FolderEvent, Place};
 
 pub(crate) use big::PREFIX as BIG_TEMP;
@@ -272,6 +273,7 @@ impl Worker {
 
     /// Hands a batch to the folder's thread; returns how many items were done.
     async fn apply(&self, planned: Option<Digest>, ready: Vec<Ready>) -> usize {
+        point("fetch.ready");
         let (reply, answer) = oneshot::channel();
         let event = FolderEvent::Apply {
             planned,

@@ -9,6 +9,10 @@ mod disk;
 mod endpoint;
 pub mod engine;
 pub mod error;
+#[cfg(feature = "failpoints")]
+pub mod failpoint;
+#[cfg(not(feature = "failpoints"))]
+mod failpoint;
 mod fetch;
 mod folder;
 mod hash;

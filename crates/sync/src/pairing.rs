@@ -9,6 +9,7 @@ use iroh::endpoint::Connection;
 use iroh::{Endpoint, EndpointId};
 
 use crate::endpoint::CLOSE_DONE;
+use crate::failpoint::point;
 use crate::ticket::Ticket;
 use crate::wire::{self, WireError};
 
@@ -76,6 +77,7 @@ pub(crate) async fn read_request(
 pub(crate) async fn reply(mut send: iroh::endpoint::SendStream, reply: &PairReply) -> Result<(), WireError> {
     wire::send(&mut send, reply).await?;
     let _ = send.finish();
+    point("pair.replied");
     // The holder closes once it has read the reply: only then is it safe to let go of the connection.
     let _ = tokio::time::timeout(REPLY_TIMEOUT, send.stopped()).await;
     Ok(())
@@ -106,9 +108,11 @@ pub(crate) async fn redeem(endpoint: &Endpoint, ticket: &Ticket, name: &str) -> 
         Ok(Err(error)) => return Err(PairError::Unreachable(error.to_string())),
         Ok(Ok(connection)) => connection,
     };
+    point("pair.dialled");
     let exchange = async {
         let (mut send, mut recv) = connection.open_bi().await.map_err(WireError::lost)?;
         let proof = proof(&connection, &ticket.secret, endpoint.id())?;
+        point("pair.proof");
         wire::send(
             &mut send,
             &PairRequest {
@@ -119,9 +123,10 @@ pub(crate) async fn redeem(endpoint: &Endpoint, ticket: &Ticket, name: &str) -> 
         )
         .await?;
         let _ = send.finish();
-        wire::recv::<PairReply>(&mut recv)
-            .await?
-            .ok_or_else(|| WireError::lost("no answer"))
+        point("pair.proof.sent");
+        let reply = wire::recv::<PairReply>(&mut recv).await?;
+        point("pair.reply");
+        reply.ok_or_else(|| WireError::lost("no answer"))
     };
     let reply = match tokio::time::timeout(REPLY_TIMEOUT, exchange).await {
         Err(_) => return Err(PairError::Broke(WireError::lost("no answer in time"))),

@@ -17,6 +17,7 @@ use iroh::EndpointId;
 use iroh::endpoint::{RecvStream, SendStream};
 use tokio::sync::mpsc;
 
+use crate::failpoint::point;
 use crate::folder::{FolderEvent, Place};
 use crate::outboard;
 use crate::wire::{self, WireError};
@@ -118,6 +119,7 @@ fn produce(
         Request::Nodes { digests, .. } => {
             let mut group = Group::new(out);
             for digest in digests {
+                point("serve.nodes");
                 let node = snapshot.node(&digest).map_err(io::Error::other)?;
                 group.put(node.as_deref().filter(|bytes| bytes.len() <= MAX_NODE))?;
             }
@@ -126,6 +128,7 @@ fn produce(
         Request::Blobs { digests, .. } => {
             let mut group = Group::new(out);
             for digest in digests {
+                point("serve.blobs");
                 let blob = read_small(place, &snapshot, &digest);
                 if blob.is_none() {
                     suspect(place, &snapshot, &digest, events);
@@ -253,6 +256,7 @@ fn send_range(
             bytes: Vec::with_capacity(READ_AHEAD),
             out,
         };
+        point("serve.range");
         let sent = outboard::encode_range(&file, &tree, start, len, &mut writer);
         if sent
             .as_ref()

@@ -13,6 +13,7 @@ use super::temp::ASIDE;
 use super::{
     Buffer, Content, Dir, Expected, Kind, MoveError, Place, Root, Stat, Ways, failed, io_failed, sys,
 };
+use crate::failpoint::{may_fail, point};
 
 #[cfg(test)]
 mod tests;
@@ -38,11 +39,13 @@ impl Root {
         let place = self.place(path)?;
         let tmp = self.tmp_for(path)?;
         let ours = self.temp_stat(&tmp, temp, path)?;
+        point("move.create");
         self.rename_new(&tmp, temp, &place.dir, place.name.as_bytes())
             .map_err(|errno| match errno {
                 Errno::EXIST | Errno::NOENT | Errno::NOTDIR => MoveError::Changed,
                 errno => failed("create", path, errno),
             })?;
+        point("move.created");
         // Ours was there: if somebody has changed it already, that is a change of ours, and for the next scan.
         Ok(landed(&place, &ours).unwrap_or(ours.fingerprint))
     }
@@ -64,6 +67,7 @@ impl Root {
         }
         // From here on nothing under this name is ever removed, wherever we are killed.
         let aside = self.fresh_name(ASIDE);
+        point("move.replace");
         self.rename_new(&tmp, temp, &tmp, &aside)
             .map_err(|errno| failed("replace", path, errno))?;
         self.meanwhile();
@@ -78,15 +82,20 @@ impl Root {
                 errno => Err(failed("replace", path, errno)),
             };
         }
+        point("move.exchanged");
         let out = self.temp_stat(&tmp, &aside, path)?;
         if !out.is_same_but_renamed(&before) {
+            point("move.unexpected");
             self.meanwhile();
             self.swap_back(&tmp, &aside, &place, &ours, temp);
+            point("move.back");
             return Err(MoveError::Changed);
         }
         // Ours was there: if somebody has changed it already, that is a change of ours, and for the next scan.
         let there = landed(&place, &ours).unwrap_or(ours.fingerprint);
+        point("move.verified");
         self.keep_displaced_as(&tmp, &aside, &expect.value);
+        point("move.kept");
         Ok(there)
     }
 
@@ -95,20 +104,24 @@ impl Root {
         let place = self.place(path)?;
         let tmp = self.tmp_for(path)?;
         let before = as_expected(&place, expect)?;
+        point("move.remove");
         self.meanwhile();
         let aside = self.take_aside(&tmp, &place, &before)?;
         self.keep_displaced_as(&tmp, &aside, &expect.value);
+        point("move.removed");
         Ok(())
     }
 
     /// Makes a directory; one that is there already will do.
     pub(crate) fn mkdir(&self, path: &RelPath) -> Result<Fingerprint, MoveError> {
         let place = self.place(path)?;
+        point("move.dir.make");
         match sys::mkdirat(&place.dir, place.name.as_bytes(), Mode::from_raw_mode(0o777)) {
             Ok(()) | Err(Errno::EXIST) => {}
             Err(Errno::NOENT) => return Err(MoveError::Changed),
             Err(errno) => return Err(failed("make the directory", path, errno)),
         }
+        point("move.dir.made");
         match place.stat()? {
             Some(stat) if stat.kind == Kind::Dir && stat.dev == self.dev => Ok(stat.fingerprint),
             _ => Err(MoveError::Changed),
@@ -124,8 +137,12 @@ impl Root {
             Err(Errno::NOTDIR | Errno::LOOP) => return Err(MoveError::Changed),
             Err(errno) => return Err(failed("remove the directory", path, errno)),
         };
+        point("move.dir.remove");
         match sys::unlinkat(&dir, name.as_bytes(), AtFlags::REMOVEDIR) {
-            Ok(()) | Err(Errno::NOENT) => Ok(()),
+            Ok(()) | Err(Errno::NOENT) => {
+                point("move.dir.removed");
+                Ok(())
+            }
             Err(Errno::NOTEMPTY | Errno::EXIST) => Err(MoveError::NotEmpty),
             Err(Errno::NOTDIR) => Err(MoveError::Changed),
             Err(errno) => Err(failed("remove the directory", path, errno)),
@@ -156,8 +173,10 @@ impl Root {
             return Err(MoveError::Changed);
         }
         let mode = with_exec(before.fingerprint.mode, exec);
+        point("move.exec");
         sys::fchmod(&file, Mode::from_raw_mode(mode))
             .map_err(|errno| failed("set the mode of", path, errno))?;
+        point("move.exec.set");
         let wanted = Stat {
             fingerprint: Fingerprint {
                 mode: before.fingerprint.mode & !0o7777 | mode,
@@ -204,8 +223,10 @@ impl Root {
     ) -> Result<Fingerprint, MoveError> {
         self.meanwhile();
         let aside = self.take_aside(tmp, place, before)?;
+        point("move.steps");
         self.meanwhile();
         let put = self.rename_new(tmp, temp, &place.dir, place.name.as_bytes());
+        point("move.steps.put");
         if put.is_err() && put != Err(Errno::EXIST) {
             self.put_back(tmp, &aside, place);
         } else {
@@ -228,6 +249,7 @@ impl Root {
                 (_, Ok(now)) if now.is_none_or(|now| now.kind != before.kind) => MoveError::Changed,
                 (errno, _) => failed("move away", &place.path, errno),
             })?;
+        point("move.taken");
         let out = tmp
             .stat(&aside)
             .map_err(|source| io_failed("look at", &place.path, source))?;
@@ -263,6 +285,7 @@ impl Root {
                 },
                 Err(_) => break,
             }
+            point("move.swapped");
             let Ok(Some(out)) = tmp.stat(aside) else { break };
             if out.is_same_but_renamed(ours) {
                 self.give_back(tmp, aside, temp);
@@ -337,6 +360,7 @@ impl Root {
 }
 
 fn exchange(tmp: &Dir, temp: &[u8], place: &Place) -> rustix::io::Result<()> {
+    may_fail("move.exchange").map_err(|_| Errno::INVAL)?;
     sys::renameat_with(
         tmp,
         temp,

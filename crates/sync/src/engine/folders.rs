@@ -18,6 +18,7 @@ use super::{Engine, Event, short};
 use crate::control::FolderRef;
 use crate::disk::Root;
 use crate::error::Error;
+use crate::failpoint::point;
 use crate::fetch::Puller;
 use crate::folder::scanner::{Activity, ScanInput, ScannerThread};
 use crate::folder::{FolderThread, FolderView, Place, now_ms};
@@ -330,8 +331,10 @@ impl Engine {
         let row = short(|| {
             std::fs::create_dir_all(&real)
                 .map_err(|e| Error::Refused(format!("{} cannot be made: {e}", dir.display())))?;
+            point("track.made");
             let root = Root::open(&real)?;
             let marker = root.ensure_own_dir(random()?)?;
+            point("track.marked");
             let (root_dev, root_ino) = root.identity();
             let id = match id {
                 Some(id) => id,
@@ -350,6 +353,7 @@ impl Engine {
             };
             Ok::<_, Error>(self.store.add_folder(new)?)
         })?;
+        point("track.added");
         let key = row.key;
         self.open_folder(row);
         self.serve();

@@ -14,6 +14,7 @@ use super::socket::Responder;
 use super::{Engine, Event, short};
 use crate::control::{Paired, Shared, Tracked};
 use crate::error::Error;
+use crate::failpoint::point;
 use crate::folder::now_ms;
 use crate::pairing::{self, PairError};
 use crate::ticket::Ticket;
@@ -80,7 +81,9 @@ impl Engine {
             failures: 0,
             revoked: false,
         };
+        point("pair.ticket");
         short(|| self.store.put_ticket(&row))?;
+        point("pair.ticket.stored");
         self.admit()?;
         let folder = self.folders[&key].row();
         let ticket = Ticket {
@@ -193,6 +196,7 @@ impl Engine {
             Some(folder_name).filter(|_| !self.knows(folder)),
             Some(folder),
         )?;
+        point("pair.tracked");
         let maker = asked.ticket.maker();
         let grant = Grant {
             folder: key,
@@ -216,6 +220,7 @@ impl Engine {
 
     /// Somebody wants to use one of our tickets.
     pub(super) fn pair_asked(&mut self, connection: Connection, request: PairRequest, send: SendStream) {
+        point("pair.asked");
         let reply = match self.judge(&connection, &request) {
             Ok(reply) => reply,
             Err(error) => {
@@ -246,6 +251,7 @@ impl Engine {
         let Some(row) = self.folders.get(&ticket.folder).map(|s| s.row().clone()) else {
             return Ok(PairReply::Refused(Refusal::FolderGone));
         };
+        point("pair.judged");
         ticket.uses_left -= 1;
         let mut addr = EndpointAddr::new(holder);
         addr.addrs
@@ -292,6 +298,7 @@ impl Engine {
             paired_ms: known.map_or_else(now_ms, |k| k.paired_ms),
         };
         short(|| self.store.pair(&row, &grant, ticket))?;
+        point("pair.stored");
         self.add_device(row);
         let key = grant.folder;
         if let Some(Slot::Open(folder)) = self.folders.get_mut(&key) {

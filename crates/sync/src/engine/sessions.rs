@@ -12,6 +12,7 @@ use tokio::time::{Duration, Instant};
 use super::folders::Slot;
 use super::{Engine, Event};
 use crate::error::Error;
+use crate::failpoint::point;
 use crate::fetch::{self, Source};
 use crate::folder::FolderEvent;
 
@@ -184,6 +185,7 @@ impl Engine {
         tokio::spawn(async move {
             let merged = match fetch::state(&connection, &store, place.id, theirs.state).await {
                 Ok(nodes) => {
+                    point("fetch.state.done");
                     let (reply, answer) = oneshot::channel();
                     let theirs = State {
                         root: theirs.state,

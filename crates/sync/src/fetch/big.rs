@@ -16,7 +16,9 @@ use tokio::task::{Id, JoinSet};
 use super::{Source, net};
 use crate::apply::{Item, Ready};
 use crate::disk::Root;
+use crate::failpoint::{may_fail, point};
 use crate::folder::Place;
+use crate::wire::WireError;
 
 /// Begins the names of big files on their way, and of the notes beside them.
 pub(crate) const PREFIX: &[u8] = b"big-";
@@ -131,10 +133,12 @@ async fn fetch(place: Arc<Place>, item: Item, planned: Option<Digest>, sources: 
         Ok(true) => {
             let place = place.clone();
             let finish = move || {
+                point("fetch.big.whole");
                 let file = place.root.temp_named(&name, false)?;
                 Root::finish_temp(&file, exec, mtime)?;
                 // Complete: the notes for a resume are no longer needed.
                 place.root.remove_temp(&notes_name(&digest));
+                point("fetch.big.finished");
                 Ok::<_, std::io::Error>(name)
             };
             match tokio::task::spawn_blocking(finish).await {
@@ -185,6 +189,7 @@ async fn pieces(
     if fresh {
         file.set_len(size)?;
     }
+    point("fetch.big.begin");
     let mut have = if fresh {
         vec![0; count]
     } else {
@@ -197,7 +202,7 @@ async fn pieces(
     place.partial.fetch_add(*bytes, Ordering::Relaxed);
     let mut wanted: Vec<usize> = (0..count).rev().filter(|&i| have[i] == 0).collect();
     let mut dead: HashSet<usize> = HashSet::new();
-    let mut tasks: JoinSet<(usize, usize, Result<bool, crate::wire::WireError>)> = JoinSet::new();
+    let mut tasks: JoinSet<(usize, usize, Result<bool, WireError>)> = JoinSet::new();
     let mut unnoted = 0;
     let mut turn = 0;
     loop {
@@ -212,6 +217,7 @@ async fn pieces(
             let file = file.try_clone()?;
             tasks.spawn(async move {
                 let got = net::range(&connection, &place, (digest, size), extent(piece), file).await;
+                let got = may_fail("fetch.big.piece").map_err(WireError::lost).and(got);
                 (piece, source, got)
             });
         }
@@ -265,9 +271,12 @@ async fn note(place: &Arc<Place>, digest: &Digest, file: &std::fs::File, have: &
     let (place, digest, file, have) = (place.clone(), *digest, file.try_clone()?, have.to_vec());
     let work = move || {
         file.sync_data()?;
+        point("fetch.big.note");
         let mut notes = place.root.temp_named(&notes_name(&digest), true)?;
         notes.set_len(0)?;
-        notes.write_all(&have)
+        notes.write_all(&have)?;
+        point("fetch.big.noted");
+        Ok(())
     };
     tokio::task::spawn_blocking(work)
         .await

@@ -18,6 +18,7 @@ use bytes::Bytes;
 use iroh::endpoint::Connection;
 use tokio::sync::mpsc;
 
+use crate::failpoint::point;
 use crate::folder::Place;
 use crate::outboard;
 use crate::wire::{self, WireError};
@@ -85,6 +86,7 @@ pub(crate) async fn state(
     let mut dirs: HashSet<Digest> = root.into_iter().collect();
     let mut level: Vec<Digest> = root.into_iter().collect();
     let mut room = MAX_STATE;
+    point("fetch.state");
     let mut rounds = 0;
     loop {
         let mut seen = HashSet::new();
@@ -117,6 +119,7 @@ pub(crate) async fn state(
                 }
                 new.insert(*digest, node.into());
             }
+            point("fetch.nodes");
         }
     }
     let mut all = Overlay::new(&snapshot);

@@ -12,6 +12,7 @@ use super::{Source, blocking, net};
 use crate::apply::{Item, Ready};
 use crate::disk::Root;
 use crate::error::Error;
+use crate::failpoint::point;
 use crate::folder::Place;
 
 /// Blobs on one request stream at most, and bytes.
@@ -47,7 +48,10 @@ pub(crate) fn make_local(place: &Place, items: Vec<Item>) -> Result<(Vec<Ready>,
             Value::Dir => None,
             Value::File { digest, size } => {
                 let temp = local_file(place, &snapshot, digest, *size)?;
-                temp.filter(|temp| finish(&place.root, temp, head.is_exec(), head.mtime))
+                temp.filter(|temp| {
+                    point("fetch.local");
+                    finish(&place.root, temp, head.is_exec(), head.mtime)
+                })
             }
         };
         match (temp, &head.value) {
@@ -224,6 +228,7 @@ fn take(
 
 /// Verifies blobs and writes them to temporary files.
 pub(crate) fn write(place: &Place, group: Vec<(Item, Vec<u8>)>) -> Written {
+    point("fetch.small.arrived");
     let mut out = Written::default();
     for (item, bytes) in group {
         if Digest::of(&bytes) != size_of(&item).0 {
@@ -243,6 +248,7 @@ pub(crate) fn write(place: &Place, group: Vec<(Item, Vec<u8>)>) -> Written {
             }
         }
     }
+    point("fetch.small.written");
     out
 }
 

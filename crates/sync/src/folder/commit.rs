@@ -18,6 +18,7 @@ use alike_store::{Commit, IndexRow, Reason, Snapshot};
 
 use super::{Folder, Look, Problem, now_ms};
 use crate::error::Error;
+use crate::failpoint::point;
 use crate::scan::{Finding, Found};
 
 /// How many files came, changed and went.
@@ -149,7 +150,10 @@ impl Folder {
         self.or_as_before(|folder| {
             let snapshot = store.snapshot()?;
             let commit = folder.draft_found(&snapshot, changed, touched)?;
-            Ok(store.commit(key, commit)?)
+            point("commit.found");
+            store.commit(key, commit)?;
+            point("commit.found.done");
+            Ok(())
         })
     }
 
@@ -450,7 +454,9 @@ impl Folder {
                     generation,
                     ..Commit::default()
                 };
+                point("commit.generation");
                 folder.place.store.commit(folder.place.key, commit)?;
+                point("commit.generation.done");
             }
             Ok(())
         })

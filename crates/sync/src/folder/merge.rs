@@ -9,6 +9,7 @@ use alike_store::Reason;
 use super::Folder;
 use super::commit::Draft;
 use crate::error::Error;
+use crate::failpoint::point;
 use crate::fetch::NewNodes;
 
 impl Folder {
@@ -44,7 +45,10 @@ impl Folder {
             let mut commit = folder.finish(&snapshot, nodes.new, commit)?;
             commit.generation = folder.generation(Reason::Peer, from);
             commit.head = Some(folder.head.clone());
-            Ok(store.commit(folder.place.key, commit)?)
+            point("commit.merge");
+            store.commit(folder.place.key, commit)?;
+            point("commit.merge.done");
+            Ok(())
         })
     }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::Found;
 use crate::clock::steady;
+use crate::failpoint::point;
 
 /// Findings in one batch at most: one commit's worth.
 const BATCH: usize = 256;
@@ -58,7 +59,9 @@ impl<'a> Batches<'a> {
     fn send(&self, open: &mut Open) {
         open.since = None;
         if !open.found.is_empty() {
+            point("scan.batch");
             (self.out)(std::mem::take(&mut open.found));
+            point("scan.batch.sent");
         }
     }
 }

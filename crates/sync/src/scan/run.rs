@@ -17,6 +17,7 @@ use super::pool::Pool;
 use super::{Finding, Found, Scan, ScanError, ScanReport, Target};
 use crate::clock;
 use crate::disk::{Buffer, Content, Dir, Kind, Stat};
+use crate::failpoint::point;
 
 /// Members of a directory that are one job; a directory with more is shared by the threads.
 const PART: usize = 512;
@@ -105,6 +106,7 @@ pub(super) fn run(
         dirs: AtomicU64::new(0),
         hashed: AtomicU64::new(0),
     };
+    point("scan.begin");
     run.begin(targets);
     run.pool.run(&Buffer::new, &|buffer, job| run.work(buffer, job));
     let gone = run.gone.lock().expect("no thread is left").drain(..).collect();
@@ -114,11 +116,15 @@ pub(super) fn run(
     }
     let complete = !(scan.cancelled)();
     let gone_dirs = if complete {
-        run.report_gone(gone)?
+        point("scan.gone");
+        let gone_dirs = run.report_gone(gone)?;
+        point("scan.gone.reported");
+        gone_dirs
     } else {
         Vec::new()
     };
     run.batches.flush();
+    point("scan.end");
     Ok(ScanReport {
         files: run.files.into_inner(),
         dirs: run.dirs.into_inner(),
@@ -399,7 +405,10 @@ impl Run<'_> {
             self.batches.tick();
             !(self.scan.cancelled)()
         };
-        open.hash(name.as_bytes(), stat, buffer, self.scan.keep_outboards, &mut tick)
+        point("scan.hash");
+        let content = open.hash(name.as_bytes(), stat, buffer, self.scan.keep_outboards, &mut tick);
+        point("scan.hashed");
+        content
     }
 
     fn looked(&self, path: RelPath, had_dir: bool, look: Look) {
