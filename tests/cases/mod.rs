@@ -6,6 +6,7 @@ mod conflicts;
 mod contract;
 mod control;
 mod coreutils;
+mod crashes;
 mod edits;
 mod engine;
 mod first_sync;

@@ -3,6 +3,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -178,21 +179,7 @@ impl Device {
     /// Starts the engine by another command line.
     #[track_caller]
     pub(crate) fn start_with(&mut self, args: &[&str]) {
-        assert!(self.engine.is_none(), "the engine of {} runs already", self.name);
-        let log = File::options()
-            .create(true)
-            .append(true)
-            .open(self.log_path())
-            .expect("open the log");
-        let mut command = self.command(args);
-        command
-            .stdout(log.try_clone().expect("clone the log"))
-            .stderr(log);
-        self.engine = Some(
-            command
-                .spawn()
-                .unwrap_or_else(|e| panic!("start {command:?}: {e}")),
-        );
+        self.spawn(self.command(args));
         eventually(&format!("the engine of {} answers", self.name), LONG, || {
             let child = self.engine.as_mut().expect("just started");
             if let Some(status) = child.try_wait().expect("wait") {
@@ -205,6 +192,59 @@ impl Device {
             }
             self.cmd(["status", "--json"]).code == 0
         });
+    }
+
+    /// Starts the engine with fail points armed (docs/testing.md); it may end itself at once, so nothing is waited for.
+    #[track_caller]
+    pub(crate) fn launch(&mut self, plan: &str) {
+        let mut command = self.command(["watch"]);
+        command.env("ALIKE_FAIL", plan);
+        self.spawn(command);
+    }
+
+    /// Has the engine killed itself at a fail point? Any other end fails the test.
+    #[track_caller]
+    pub(crate) fn fell(&mut self) -> bool {
+        let Some(child) = &mut self.engine else {
+            panic!("no engine of {} runs", self.name)
+        };
+        let Some(status) = child.try_wait().expect("wait for our own child") else {
+            return false;
+        };
+        self.engine = None;
+        assert_eq!(
+            status.signal(),
+            Some(Signal::KILL.as_raw()),
+            "the engine of {} ended by itself: {status}\n{}",
+            self.name,
+            self.log_tail()
+        );
+        true
+    }
+
+    #[track_caller]
+    fn spawn(&mut self, mut command: Command) {
+        assert!(self.engine.is_none(), "the engine of {} runs already", self.name);
+        let log = File::options()
+            .create(true)
+            .append(true)
+            .open(self.log_path())
+            .expect("open the log");
+        command
+            .stdout(log.try_clone().expect("clone the log"))
+            .stderr(log);
+        self.engine = Some(
+            command
+                .spawn()
+                .unwrap_or_else(|e| panic!("start {command:?}: {e}")),
+        );
+    }
+
+    /// Sends the engine SIGTERM and returns at once.
+    #[track_caller]
+    pub(crate) fn ask_to_stop(&self) {
+        let child = self.engine.as_ref().expect("an engine runs");
+        kill_process(Pid::from_child(child), Signal::TERM).expect("signal our own child");
     }
 
     /// Ends the engine with SIGTERM: it must be gone in time, and cleanly.

@@ -53,6 +53,11 @@ impl Lab {
         device
     }
 
+    /// A device whose engine can be made to fail at named points; not started.
+    pub(crate) fn fallible(&self, name: &str) -> Device {
+        Device::new(name, self.corner(name), fail_binary(), false)
+    }
+
     /// A device that permissions bind, also when root runs the tests.
     pub(crate) fn unprivileged(&self, name: &str) -> Device {
         if !rustix::process::getuid().is_root() {
@@ -127,8 +132,17 @@ pub(crate) fn assert_converged(devices: &[&Device]) {
 }
 
 /// The binary under test: `ALIKE_TEST_BIN`, or the one built beside this test's own executable.
-fn sync_binary() -> PathBuf {
-    let path = match std::env::var_os("ALIKE_TEST_BIN") {
+pub(crate) fn sync_binary() -> PathBuf {
+    binary("ALIKE_TEST_BIN", "sync")
+}
+
+/// The same with fail points: `ALIKE_TEST_FAIL_BIN`, or where `cargo xtask test` puts it.
+pub(crate) fn fail_binary() -> PathBuf {
+    binary("ALIKE_TEST_FAIL_BIN", "sync-failpoints")
+}
+
+fn binary(variable: &str, name: &str) -> PathBuf {
+    let path = match std::env::var_os(variable) {
         Some(path) => PathBuf::from(path),
         None => {
             let own = std::env::current_exe().expect("the test knows its own path");
@@ -136,13 +150,12 @@ fn sync_binary() -> PathBuf {
                 .parent()
                 .and_then(Path::parent)
                 .expect("<target>/<profile>/deps/<test>");
-            profile.join("sync")
+            profile.join(name)
         }
     };
     assert!(
         path.is_file(),
-        "no `sync` binary at {}: run `cargo xtask test`, or `cargo build -p alike-cli` first, \
-         or set ALIKE_TEST_BIN to the absolute path of one",
+        "no `{name}` binary at {}: run `cargo xtask test`, or set {variable} to the absolute path of one",
         path.display()
     );
     path

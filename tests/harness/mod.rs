@@ -1,6 +1,7 @@
 //! What all cases share: devices, trees of files, polling. Never asserts a rule of alike by itself.
 
 mod device;
+mod faults;
 mod lab;
 mod mount;
 mod poll;
@@ -8,9 +9,10 @@ mod process;
 mod tree;
 
 pub(crate) use device::Device;
-pub(crate) use lab::{Lab, assert_converged, pair, paired, settle};
+pub(crate) use faults::{Dice, Hold, fail_points};
+pub(crate) use lab::{Lab, assert_converged, fail_binary, pair, paired, settle, sync_binary};
 pub(crate) use mount::Tmpfs;
-pub(crate) use poll::{LONG, eventually};
+pub(crate) use poll::{LONG, eventually, poll};
 pub(crate) use tree::{
     ModeGuard, Node, append, assert_same_tree, conflict_name, inodes, mtimes, names, noise, set_mode,
     set_mtime, snapshot, text, write,
