@@ -7,6 +7,7 @@ mod contract;
 mod control;
 mod coreutils;
 mod crashes;
+mod crashes_pairing;
 mod edits;
 mod engine;
 mod first_sync;

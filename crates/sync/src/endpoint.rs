@@ -50,7 +50,10 @@ impl EndpointHooks for Gate {
         let admission = self.0.read().expect("the admission lock is never poisoned");
         let welcome = match connection.alpn() {
             alpn if alpn == ALPN => admission.devices.contains(&connection.remote_id()),
-            alpn if alpn == PAIR_ALPN => admission.pairing,
+            // A device that is known may come back with the ticket that made it so: its answer may have been lost.
+            alpn if alpn == PAIR_ALPN => {
+                admission.pairing || admission.devices.contains(&connection.remote_id())
+            }
             _ => false,
         };
         if welcome {

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use alike_core::message::{MAX_LABEL, PairReply, PairRequest, Refusal};
-use alike_store::{DeviceRow, FolderKey, Grant, TicketRow};
+use alike_store::{DeviceRow, FolderKey, FolderRow, Grant, TicketRow};
 use iroh::endpoint::{Connection, SendStream};
 use iroh::{EndpointAddr, EndpointId};
 
@@ -240,6 +240,14 @@ impl Engine {
         let holder = connection.remote_id();
         let mut ticket = self.store.tickets()?.into_iter().find(|t| t.id == request.ticket);
         let judged = pairing::judge(connection, request, ticket.as_ref(), now_ms());
+        // Whoever used a ticket up and was cut off before the answer tries again: with the rights it has by now, for
+        // the ticket may have been somebody else's.
+        let known = ticket.as_ref().and_then(|t| self.grant(t.folder, holder));
+        if let (Err(Refusal::Used), Some(grant)) = (judged, known)
+            && let Some(row) = self.folders.get(&grant.folder).map(|s| s.row())
+        {
+            return Ok(self.welcome(row, grant.read_only));
+        }
         let (Ok(()), Some(ticket)) = (judged, &mut ticket) else {
             if let (Err(Refusal::Unknown), Some(mut ticket)) = (judged, ticket) {
                 ticket.failures += 1;
@@ -271,12 +279,24 @@ impl Engine {
             Some(name.clone()),
             format!("paired with {name}"),
         );
-        Ok(PairReply::Welcome {
+        Ok(self.welcome(&row, read_only))
+    }
+
+    /// What a device may do in a folder, if it takes part.
+    fn grant(&self, key: FolderKey, device: EndpointId) -> Option<Grant> {
+        match self.folders.get(&key)? {
+            Slot::Open(folder) => folder.grants.get(&device).cloned(),
+            Slot::Closed(_) => None,
+        }
+    }
+
+    fn welcome(&self, row: &FolderRow, read_only: bool) -> PairReply {
+        PairReply::Welcome {
             name: self.config.name.clone(),
             folder: row.id,
-            folder_name: row.name,
+            folder_name: row.name.clone(),
             read_only,
-        })
+        }
     }
 
     /// Both know each other from here on: one transaction, then the sessions begin.
