@@ -300,3 +300,40 @@ fn killed_at_each_point_share_2() {
 fn killed_at_each_point_share_3() {
     kill_at_share(3);
 }
+
+/// A file of two pieces, of which the second does not come at first: what has come is noted, and not fetched again.
+#[test]
+fn killed_while_it_notes_what_has_arrived_of_a_big_file() {
+    for point in ["fetch.big.note", "fetch.big.noted"] {
+        assert_eq!(way(point), Way::Notes);
+        let mut pair = Pair::new();
+        pair.right.kill();
+        let big = noise("two pieces", 17 << 20);
+        write(pair.left.path(LEFT).join("two pieces"), &big);
+        pair.right
+            .launch(&format!("fetch.big.piece=error@2;{point}=kill"));
+        assert!(pair.falls(false), "{point} was never reached");
+        pair.right.start();
+        assert_converged(&[&pair.left, &pair.right]);
+        assert_eq!(
+            blake3::hash(&fs::read(pair.right.path(LEFT).join("two pieces")).unwrap()),
+            blake3::hash(&big)
+        );
+        let received = pair.right.field("received_bytes").as_u64().unwrap();
+        let whole = point == "fetch.big.note";
+        assert_eq!(
+            received >= 17 << 20,
+            whole,
+            "{point}: {received} bytes fetched again"
+        );
+    }
+}
+
+/// Each point has its test: here, or where its way says.
+#[test]
+fn each_way_to_a_point_is_gone() {
+    let points = fail_points();
+    let of = |wanted| points.iter().filter(|point| way(point) == wanted).count();
+    assert_eq!((of(Way::Notes), of(Way::Edits)), (2, 3));
+    assert!(of(Way::Changes) > 40 && of(Way::Recovery) == 6 && of(Way::Stop) == 2 && of(Way::Steps) == 2);
+}

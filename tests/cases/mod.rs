@@ -8,6 +8,7 @@ mod control;
 mod coreutils;
 mod crashes;
 mod crashes_pairing;
+mod edited_meanwhile;
 mod edits;
 mod engine;
 mod first_sync;
