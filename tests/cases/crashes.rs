@@ -38,7 +38,7 @@ fn way(point: &str) -> Way {
         "engine.stopping" | "engine.closed" => Way::Stop,
         "fetch.big.note" | "fetch.big.noted" => Way::Notes,
         "move.steps" | "move.steps.put" => Way::Steps,
-        "move.unexpected" | "move.swapped" | "move.back" => Way::Edits,
+        "move.unexpected" | "move.swapped" | "move.back" | "recover.back" => Way::Edits,
         _ if point.starts_with("recover.") => Way::Recovery,
         _ if point.starts_with("pair.") || point.starts_with("track.") => Way::Pairing,
         _ => Way::Changes,
@@ -329,11 +329,29 @@ fn killed_while_it_notes_what_has_arrived_of_a_big_file() {
     }
 }
 
+/// What people get has none of this in it.
+#[test]
+fn the_normal_binary_has_no_fail_points() {
+    let holds = |binary: &Path, text: &str| {
+        let bytes = fs::read(binary).unwrap();
+        bytes.windows(text.len()).any(|window| window == text.as_bytes())
+    };
+    for text in ["ALIKE_FAIL", "move.exchanged", "no point is called"] {
+        assert!(holds(&fail_binary(), text), "the test itself: {text}");
+        assert!(!holds(&sync_binary(), text), "{text}");
+    }
+    let lab = Lab::new();
+    let mut device = lab.device("laptop");
+    device.set_env("ALIKE_FAIL", "engine.opened=kill");
+    device.start();
+    device.stop();
+}
+
 /// Each point has its test: here, or where its way says.
 #[test]
 fn each_way_to_a_point_is_gone() {
     let points = fail_points();
     let of = |wanted| points.iter().filter(|point| way(point) == wanted).count();
-    assert_eq!((of(Way::Notes), of(Way::Edits)), (2, 3));
+    assert_eq!((of(Way::Notes), of(Way::Edits)), (2, 4));
     assert!(of(Way::Changes) > 40 && of(Way::Recovery) == 6 && of(Way::Stop) == 2 && of(Way::Steps) == 2);
 }

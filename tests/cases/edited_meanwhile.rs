@@ -196,23 +196,31 @@ impl Scene {
         }
     }
 
-    /// Edited while it is held before the exchange, and killed at a point after it.
-    fn killed_while_undoing(&mut self, point: &str, edit: Edit) {
-        let what = format!("{edit:?}, killed at {point}");
+    /// Edited while it is held at a point before the move, and killed at points after it, one after the other.
+    fn killed_while_undoing(&mut self, held: &str, plan: &str, deaths: &[&str], edit: Edit) {
+        let what = format!("{:?}, {edit:?} at {held}, killed at {deaths:?}", self.remote);
         println!("{what}");
         self.desktop.kill();
         let dir = self.case.to_string();
         self.case += 1;
         let name = format!("{edit:?}");
         let theirs = format!("remote {dir}");
-        write(self.laptop.path(&dir).join(&name), &theirs);
+        let there = self.laptop.path(&dir).join(&name);
+        match self.remote {
+            Remote::Creates | Remote::Replaces => write(there, &theirs),
+            Remote::Removes => fs::remove_file(there).unwrap(),
+        }
         let hold = Hold::new(&self.desktop);
-        let plan = format!("move.exchange={};{point}=kill", hold.action(1));
-        self.desktop.launch(&plan);
+        self.desktop
+            .launch(&format!("{plan}{held}={};{}=kill", hold.action(1), deaths[0]));
         hold.reached(&what);
         let ours = edit.make(&self.desktop.path(&dir).join(&name));
         hold.release();
         eventually(&what, LONG, || self.desktop.fell());
+        for death in &deaths[1..] {
+            self.desktop.launch(&format!("{death}=kill"));
+            eventually(&what, LONG, || self.desktop.fell());
+        }
         self.desktop.start();
         assert_converged(&[&self.laptop, &self.desktop]);
         let made = Made {
@@ -298,14 +306,28 @@ fn edited_while_another_device(remote: Remote, then: Then) {
     }
 }
 
-/// Two crashes in one: somebody saves between the look and the exchange, and the engine dies while it undoes that.
+/// Somebody saves between the look and the move, and the engine dies before it has undone its move: at that point, or
+/// at a later one, or in the recovery, too.
 #[test]
-fn edited_just_before_the_exchange_and_a_crash_while_that_is_undone() {
+fn edited_just_before_a_move_and_a_crash_before_that_is_undone() {
     let mut scene = Scene::new(Remote::Replaces);
-    for point in ["move.unexpected", "move.swapped", "move.back"] {
+    for deaths in [
+        &["move.unexpected"][..],
+        &["move.swapped"],
+        &["move.back"],
+        &["move.unexpected", "recover.back"],
+    ] {
         for edit in EDITS {
-            scene.killed_while_undoing(point, edit);
+            scene.killed_while_undoing("move.exchange", "", deaths, edit);
         }
+    }
+    // Where names cannot be exchanged, the path is empty for a moment.
+    for edit in [Edit::InPlace, Edit::Rename] {
+        scene.killed_while_undoing("move.replace", "move.exchange=errors;", &["move.taken"], edit);
+    }
+    let mut scene = Scene::new(Remote::Removes);
+    for edit in EDITS {
+        scene.killed_while_undoing("move.remove", "", &["move.taken"], edit);
     }
 }
 

@@ -326,6 +326,13 @@ impl Folder {
         let mut commit = Commit::default();
         point("recover.begin");
         for intent in &intents {
+            let (was, meant) = (
+                intent.before.as_ref().map(|mat| &mat.value),
+                intent.after.as_ref(),
+            );
+            if let Err(error) = place.root.put_back_saved(&intent.path, was, meant) {
+                tracing::warn!(folder = %place.row.name, path = %intent.path, "a displaced version: {error}");
+            }
             let Ok(now) = look_at(&place, &intent.path) else {
                 // What cannot be read now is judged by the scan, against MAT as it was.
                 commit.intents_remove.push(intent.path.clone());

@@ -5,6 +5,7 @@
 //! What it holds to, whatever goes wrong and whenever it is killed: bytes found at a path are never unlinked.
 //! They stay at the path, or go by rename into `.alike/objects` or, for a moment, `.alike/tmp`.
 
+mod back;
 mod content;
 mod dir;
 mod moves;

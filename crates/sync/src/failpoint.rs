@@ -97,6 +97,7 @@ mod armed {
         "move.exec.set",
         // After a crash.
         "recover.begin",
+        "recover.back",
         "recover.looked",
         "recover.kept",
         "recover.displaced",

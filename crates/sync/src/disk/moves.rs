@@ -9,7 +9,6 @@ use alike_store::Fingerprint;
 use rustix::fs::{AtFlags, Mode, RenameFlags};
 use rustix::io::Errno;
 
-use super::temp::ASIDE;
 use super::{
     Buffer, Content, Dir, Expected, Kind, MoveError, Place, Root, Stat, Ways, failed, io_failed, sys,
 };
@@ -66,7 +65,7 @@ impl Root {
             return self.replace_in_steps(&tmp, temp, &place, &before, &ours, expect);
         }
         // From here on nothing under this name is ever removed, wherever we are killed.
-        let aside = self.fresh_name(ASIDE);
+        let aside = self.aside_of(path);
         point("move.replace");
         self.rename_new(&tmp, temp, &tmp, &aside)
             .map_err(|errno| failed("replace", path, errno))?;
@@ -241,7 +240,7 @@ impl Root {
 
     /// Renames what is at the place to a name that is never removed, if it is what it was `before`.
     fn take_aside(&self, tmp: &Dir, place: &Place, before: &Stat) -> Result<Vec<u8>, MoveError> {
-        let aside = self.fresh_name(ASIDE);
+        let aside = self.aside_of(&place.path);
         self.rename_new(&place.dir, place.name.as_bytes(), tmp, &aside)
             .map_err(|errno| match (errno, place.stat()) {
                 (Errno::NOENT | Errno::NOTDIR, _) => MoveError::Changed,
@@ -359,7 +358,7 @@ impl Root {
     }
 }
 
-fn exchange(tmp: &Dir, temp: &[u8], place: &Place) -> rustix::io::Result<()> {
+pub(super) fn exchange(tmp: &Dir, temp: &[u8], place: &Place) -> rustix::io::Result<()> {
     may_fail("move.exchange").map_err(|_| Errno::INVAL)?;
     sys::renameat_with(
         tmp,
