@@ -15,6 +15,7 @@ mod first_sync;
 mod full;
 mod held;
 mod pairing;
+mod readers;
 mod resolve;
 mod restarts;
 mod safety;

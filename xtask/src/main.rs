@@ -15,6 +15,8 @@ const USAGE: &str = "\
 Usage: cargo xtask TASK
 
   test   format, clippy, tidy, and all tests (unit, property, black-box)
+  readers
+         the tests that read while another device overwrites, with 10,000 overwrites and 50 kills
   tidy   the walls between the crates and the rules of the house
   demo   two devices on this machine, started, synced, shown and removed
   bench TREE [RUNS]
@@ -25,6 +27,7 @@ fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let result = match args.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["test" | "ci"] => test::run(),
+        ["readers"] => test::readers(),
         ["tidy"] => tidy::run(),
         ["demo"] => demo::run(),
         ["bench", tree] => bench::run(tree, 3),

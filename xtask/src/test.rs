@@ -50,6 +50,16 @@ pub(crate) fn run() -> Result<()> {
     Ok(())
 }
 
+/// A reader in a tight loop beside ten thousand overwrites from afar, and fifty deaths of the receiver: some minutes.
+pub(crate) fn readers() -> Result<()> {
+    exec(&mut cargo(&["build", "--workspace", "--all-targets"]))?;
+    let mut test = cargo(&["test", "-p", "alike-tests", "--", "cases::readers", "--nocapture"]);
+    test.env("ALIKE_TEST_BIN", target_dir()?.join("debug/sync"));
+    test.env("ALIKE_TEST_OVERWRITES", "10000")
+        .env("ALIKE_TEST_KILLS", "50");
+    exec(&mut test)
+}
+
 /// Where the binary with fail points is: beside the one without.
 fn with_failpoints(bin: &Path) -> PathBuf {
     bin.with_file_name("sync-failpoints")
