@@ -41,6 +41,10 @@ impl Vector {
 
     /// Advances the entry of `replica` to at least `seq`.
     pub fn advance(&mut self, replica: ReplicaId, seq: u64) {
+        // Nothing seen is no entry: what is equal compares as equal.
+        if seq == 0 {
+            return;
+        }
         let entry = self.0.entry(replica).or_default();
         *entry = (*entry).max(seq);
     }
@@ -117,6 +121,13 @@ mod tests {
         assert!(second > first);
         assert_eq!(second.millis(), 5_000);
         assert_eq!(Hlc(u64::MAX).next(0), Hlc(u64::MAX));
+    }
+
+    #[test]
+    fn having_seen_nothing_of_a_replica_is_no_difference() {
+        let mut vector = Vector::default();
+        vector.advance(ReplicaId(1), 0);
+        assert_eq!(vector, Vector::default());
     }
 
     #[test]
