@@ -262,11 +262,17 @@ impl Folder {
                 }
                 Outcome::Done
             }
-            Err(error) => self.not_done(
-                path,
-                *op == Op::RemoveThenMkdir || *op == Op::RmdirThenCreate,
-                error,
-            ),
+            Err(error) => {
+                if matches!(error, MoveError::Displaced) {
+                    // What MAT names is not there any more, and that was nobody's deletion or edit.
+                    commit.index_remove.push(path.clone());
+                }
+                self.not_done(
+                    path,
+                    *op == Op::RemoveThenMkdir || *op == Op::RmdirThenCreate,
+                    error,
+                )
+            }
         }
     }
 
@@ -292,7 +298,7 @@ impl Folder {
         let outcome = match error {
             // A local change slipped in: the scan finds out what it was. Or the directory it belongs into is
             // not there yet.
-            MoveError::Changed => Outcome::Stale,
+            MoveError::Changed | MoveError::Displaced => Outcome::Stale,
             MoveError::NotEmpty if strangers => problem(
                 "was removed on another device, but still holds something that is not synced".into(),
                 "move or remove what is in it; the directory then goes by itself",

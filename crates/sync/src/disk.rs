@@ -99,6 +99,10 @@ pub(crate) enum MoveError {
     /// still there under its name, or is gone if somebody wrote into it.
     #[error("it was changed on this device meanwhile")]
     Changed,
+    /// What was expected there is kept, but the path is not what it was made to be: something else is there by
+    /// now, or nothing. It was not a user who took the old version away.
+    #[error("it was changed on this device while it was replaced")]
+    Displaced,
     /// The directory has members.
     #[error("the directory is not empty")]
     NotEmpty,

@@ -226,14 +226,18 @@ impl Root {
         self.meanwhile();
         let put = self.rename_new(tmp, temp, &place.dir, place.name.as_bytes());
         point("move.steps.put");
-        if put.is_err() && put != Err(Errno::EXIST) {
-            self.put_back(tmp, &aside, place);
-        } else {
-            self.keep_displaced_as(tmp, &aside, &expect.value);
-        }
         match put {
-            Ok(()) => landed(place, ours),
-            Err(Errno::EXIST | Errno::NOENT | Errno::NOTDIR) => Err(MoveError::Changed),
+            Ok(()) => {
+                self.keep_displaced_as(tmp, &aside, &expect.value);
+                // Ours was there: if somebody has changed it already, that is a change of ours.
+                Ok(landed(place, ours).unwrap_or(ours.fingerprint))
+            }
+            Err(Errno::EXIST) => {
+                self.keep_displaced_as(tmp, &aside, &expect.value);
+                Err(MoveError::Displaced)
+            }
+            Err(_) if !self.put_back(tmp, &aside, place) => Err(MoveError::Displaced),
+            Err(Errno::NOENT | Errno::NOTDIR) => Err(MoveError::Changed),
             Err(errno) => Err(failed("replace", &place.path, errno)),
         }
     }
@@ -256,16 +260,22 @@ impl Root {
             return Ok(aside);
         }
         self.meanwhile();
-        self.put_back(tmp, &aside, place);
-        Err(MoveError::Changed)
+        Err(if self.put_back(tmp, &aside, place) {
+            MoveError::Changed
+        } else {
+            MoveError::Displaced
+        })
     }
 
     /// Puts what was taken aside back; if its place is taken by now, it is kept as an object.
-    fn put_back(&self, tmp: &Dir, aside: &[u8], place: &Place) {
-        if let Err(errno) = self.rename_new(tmp, aside, &place.dir, place.name.as_bytes()) {
+    /// Is it there again?
+    fn put_back(&self, tmp: &Dir, aside: &[u8], place: &Place) -> bool {
+        let put = self.rename_new(tmp, aside, &place.dir, place.name.as_bytes());
+        if let Err(errno) = put {
             tracing::warn!(path = %place.path, %errno, "a version was kept that could not go back to its path");
             self.keep_whatever(tmp, aside);
         }
+        put.is_ok()
     }
 
     /// Undoes an exchange that brought out what was not expected, until what it brings out is what we had put

@@ -274,7 +274,7 @@ fn a_new_file_in_the_gap_of_a_replace_in_steps_stays() {
     then(&f, move || fs::write(a, "saved").unwrap());
     assert!(matches!(
         f.root.replace(&f.temp("new"), &rel("a"), &expect),
-        Err(MoveError::Changed)
+        Err(MoveError::Displaced)
     ));
     assert_eq!(f.get("a"), b"saved");
     assert!(f.object("old").is_some());
@@ -302,7 +302,7 @@ fn remove_keeps_and_spares_edits() {
         then(f, move || fs::write(b, "third edit").unwrap());
         assert!(matches!(
             f.root.remove(&rel("a"), &expect),
-            Err(MoveError::Changed)
+            Err(MoveError::Displaced)
         ));
         assert_eq!(f.get("a"), b"third edit");
         assert!(f.object("second edit").is_some());
