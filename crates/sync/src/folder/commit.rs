@@ -188,7 +188,17 @@ impl Folder {
             let mut dots = mat.map(|m| m.dots.clone()).unwrap_or_default();
             match meaning {
                 Meaning::Nothing => {}
-                Meaning::Adopt => dots = head.as_ref().map(|h| h.dots.clone()).unwrap_or_default(),
+                Meaning::Adopt => {
+                    let new = head.as_ref().map(|h| h.dots.clone()).unwrap_or_default();
+                    let old: Vec<_> = dots.into_iter().filter(|d| !new.contains(d)).collect();
+                    // Whoever made it what HEAD wants by now replaced what was there, also where HEAD has moved
+                    // that to a conflict name meanwhile: nobody has its bytes to put there.
+                    if look.lives(&old) {
+                        self.next_dot();
+                        edits.dir(&dir).kill.extend(old);
+                    }
+                    dots = new;
+                }
                 Meaning::Forget => {
                     parents_of_deleted.insert(dir);
                 }
