@@ -8,6 +8,7 @@ use std::process::{Command, ExitCode};
 mod bench;
 mod demo;
 mod device;
+mod sim;
 mod test;
 mod tidy;
 
@@ -21,6 +22,8 @@ Usage: cargo xtask TASK
   demo   two devices on this machine, started, synced, shown and removed
   bench TREE [RUNS]
          the first sync of a real tree, beside rsync over loopback, in turn
+  sim [--seed N] [--minutes M] [--devices K]
+         simulated machines, from seed N on for M minutes; --seed alone repeats one history
   ci     what continuous integration runs: the same as test";
 
 fn main() -> ExitCode {
@@ -30,6 +33,7 @@ fn main() -> ExitCode {
         ["readers"] => test::readers(),
         ["tidy"] => tidy::run(),
         ["demo"] => demo::run(),
+        ["sim", ref rest @ ..] => sim::run(rest),
         ["bench", tree] => bench::run(tree, 3),
         ["bench", tree, runs] if runs.parse::<usize>().is_ok_and(|n| n > 0) => {
             bench::run(tree, runs.parse().unwrap_or(1))

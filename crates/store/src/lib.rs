@@ -20,6 +20,7 @@ pub use error::StoreError;
 pub use folders::{FolderKey, FolderRow, Head, NewFolder};
 pub use generations::{Generation, Reason};
 pub use index::{Fingerprint, IndexRow, Intent};
+pub use redb::StorageBackend;
 pub use schema::VERSION;
 pub use snapshot::Snapshot;
 pub use store::{DATABASE, Store};

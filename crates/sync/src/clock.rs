@@ -6,6 +6,10 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// Wall clock: nanoseconds since 1970.
 pub(crate) fn now_ns() -> i64 {
+    #[cfg(test)]
+    if let Some(sim) = crate::sim::current() {
+        return sim.wall();
+    }
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .map_or(0, |d| i64::try_from(d.as_nanos()).unwrap_or(i64::MAX))
@@ -18,6 +22,10 @@ pub(crate) fn now_ms() -> u64 {
 
 /// Time that only goes forward, from some moment on.
 pub(crate) fn steady() -> Duration {
+    #[cfg(test)]
+    if let Some(sim) = crate::sim::current() {
+        return sim.steady();
+    }
     static START: OnceLock<Instant> = OnceLock::new();
     START.get_or_init(Instant::now).elapsed()
 }

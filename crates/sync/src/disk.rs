@@ -30,6 +30,8 @@ use rustix::fs::{Mode, OFlags};
 
 pub(crate) use content::{Buffer, Content, OUTBOARD_FROM};
 pub(crate) use dir::Dir;
+#[cfg(test)]
+pub(crate) use sys::real;
 
 /// What a path is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -21,6 +21,8 @@ mod pairing;
 mod peer;
 mod scan;
 mod serve;
+#[cfg(test)]
+mod sim;
 pub mod status;
 mod ticket;
 mod watch;

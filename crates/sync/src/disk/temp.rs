@@ -24,7 +24,7 @@ const COPY_IN_MEMORY: u64 = 256 * 1024;
 /// Makes names differ from those of other runs.
 pub(super) fn seed() -> u64 {
     let now = crate::clock::now_ns() as u64;
-    let pid = rustix::process::getpid().as_raw_nonzero().get() as u64;
+    let pid = u64::from(std::process::id());
     now ^ pid.rotate_left(48)
 }
 

@@ -1,0 +1,128 @@
+//! What the simulation found, each told as short as it can be. Never random.
+
+use std::rc::Rc;
+
+use alike_core::path::RelPath;
+
+use super::machine::Machine;
+use super::rng::Rng;
+use super::{CURRENT, Sim};
+
+/// Two machines that run and are not connected.
+struct Two(Rc<Sim>);
+
+impl std::ops::Deref for Two {
+    type Target = Sim;
+    fn deref(&self) -> &Sim {
+        &self.0
+    }
+}
+
+impl Drop for Two {
+    fn drop(&mut self) {
+        for machine in &self.0.machines {
+            machine.medium.kill();
+            drop(machine.process.borrow_mut().take());
+        }
+        CURRENT.with(|c| *c.borrow_mut() = None);
+    }
+}
+
+fn rel(path: &str) -> RelPath {
+    RelPath::parse(path.as_bytes()).expect("a path")
+}
+
+fn two(exchange: bool) -> Two {
+    let mut rng = Rng::new(7);
+    let mut machines: Vec<Machine> = (0..2).map(|id| Machine::new(id, true, &mut rng)).collect();
+    for machine in &mut machines {
+        machine.skew.set(0);
+        machine.ways.exchange = exchange;
+    }
+    let sim = Rc::new(Sim::of(rng, machines));
+    CURRENT.with(|c| *c.borrow_mut() = Some(sim.clone()));
+    for machine in 0..2 {
+        sim.start(machine);
+    }
+    Two(sim)
+}
+
+impl Two {
+    fn put(&self, machine: usize, path: &str, text: &str) {
+        self.catch_up(machine);
+        self.pass(1_000_000_000);
+        self.save(machine, &rel(path), text.as_bytes().to_vec(), true);
+    }
+
+    fn look(&self, machine: usize) {
+        self.scan(machine, true);
+        self.on(machine, || {
+            if let Some(process) = self.process(machine) {
+                self.pass_on_gone(machine, &process);
+            }
+            while self.folder_step(machine) {}
+        });
+    }
+
+    /// Everything that is said arrives, and what is said there is merged; nothing is applied.
+    fn merge(&self) {
+        self.connect(0, 1);
+        while self.deliver() {}
+        for machine in 0..2 {
+            for _ in 0..3 {
+                self.pull(machine);
+                self.on(machine, || while self.folder_step(machine) {});
+            }
+        }
+    }
+
+    fn rest(&self) {
+        for _ in 0..6 {
+            self.round();
+        }
+        self.check();
+        self.check_idempotence();
+    }
+}
+
+/// HEAD had moved the file to a conflict name already, for a directory of a peer. The user who then made a
+/// directory of it himself has overwritten it: its copy must not wait for ever for bytes that nobody has.
+#[test]
+fn a_file_that_became_a_directory_on_both_sides_leaves_no_copy_that_nobody_has() {
+    let sim = two(true);
+    sim.put(0, "n", "only here");
+    sim.put(1, "n/m", "below");
+    sim.look(0);
+    sim.look(1);
+    sim.merge();
+    sim.mkdirs(0, &rel("n"), true);
+    sim.look(0);
+    sim.rest();
+    assert_eq!(sim.machines[0].tree().len(), 2);
+}
+
+/// Where names cannot be exchanged, the old version is moved away before the new one is put there. Whoever saves
+/// in between has not overwritten the old one.
+#[test]
+fn a_save_in_the_gap_of_a_replace_in_steps_overwrites_nothing() {
+    let sim = two(false);
+    sim.put(0, "a", "first");
+    sim.look(0);
+    sim.rest();
+    sim.put(1, "a", "edited there");
+    sim.put(0, "a", "edited here, later");
+    sim.look(0);
+    sim.look(1);
+    sim.merge();
+    let in_the_gap = |sim: &Sim| sim.machines[1].disk.borrow().at(&rel("a")).is_none();
+    let save = |sim: &Sim| {
+        sim.catch_up(1);
+        sim.save(1, &rel("a"), b"in the gap".to_vec(), false);
+    };
+    sim.script
+        .borrow_mut()
+        .push((Box::new(in_the_gap), Box::new(save)));
+    sim.rest();
+    assert!(sim.script.borrow().is_empty(), "there was a gap");
+    assert_eq!(sim.machines[0].tree().len(), 3, "all three versions are there");
+}
