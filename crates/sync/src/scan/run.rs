@@ -360,6 +360,7 @@ impl Run<'_> {
 
     /// Hashes files and reads links, each with what it was a moment ago.
     fn contents(&self, buffer: &mut Buffer, open: &Dir, dir: &RelPath, members: Vec<(Member, Option<Stat>)>) {
+        let mut looks = Vec::with_capacity(members.len());
         for (member, stat) in members {
             if (self.scan.cancelled)() {
                 return;
@@ -378,7 +379,24 @@ impl Run<'_> {
                 let content = self.hash(buffer, open, &member.name, stat);
                 look::of_content(path.clone(), content, member.base, self.clock)
             };
+            looks.push((path, had_dir, look));
+        }
+        let is_news = |look: &Look| matches!(look, Look::Found(Some(Found::Changed(_))));
+        if looks.iter().any(|(_, _, look)| is_news(look)) && !self.is_still_at(open, dir) {
+            // It was moved while it was read: what is in it may never have been at these paths.
+            self.batches.push(Found::Busy(dir.clone()));
+            return;
+        }
+        for (path, had_dir, look) in looks {
             self.looked(path, had_dir, look);
+        }
+    }
+
+    /// Does `dir` still lead to this directory?
+    fn is_still_at(&self, open: &Dir, dir: &RelPath) -> bool {
+        match (open.stat_self(), self.scan.root.stat(dir)) {
+            (Ok(own), Ok(Some(there))) => own.fingerprint.ino == there.fingerprint.ino,
+            _ => false,
         }
     }
 

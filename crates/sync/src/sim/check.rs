@@ -51,9 +51,6 @@ fn as_tree(shown: &BTreeMap<RelPath, Shown>) -> Tree {
 impl Sim {
     /// MAT claims nothing that was never on this disk.
     pub(super) fn check_mat(&self, machine: usize, process: &Process) {
-        if !self.rng(|r| r.percent(20)) {
-            return;
-        }
         let Ok(snapshot) = process.place.store.snapshot() else {
             return;
         };

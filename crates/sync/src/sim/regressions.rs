@@ -126,3 +126,31 @@ fn a_save_in_the_gap_of_a_replace_in_steps_overwrites_nothing() {
     assert!(sim.script.borrow().is_empty(), "there was a gap");
     assert_eq!(sim.machines[0].tree().len(), 3, "all three versions are there");
 }
+
+/// A directory that is moved while it is read: what is written in it from then on was never at its old path.
+#[test]
+fn what_is_written_in_a_directory_that_moved_is_not_found_at_its_old_path() {
+    for at in 0..60 {
+        let sim = two(true);
+        sim.put(0, "d/z", "old");
+        sim.look(0);
+        sim.put(0, "d/z", "newer");
+        let left = std::cell::Cell::new(at);
+        let due = move |_: &Sim| {
+            left.set(left.get() - 1);
+            left.get() < 0
+        };
+        let move_it = |sim: &Sim| {
+            sim.catch_up(0);
+            sim.rename(0, &rel("d"), &rel("e"));
+            sim.save(0, &rel("e/z"), b"written there".to_vec(), false);
+        };
+        sim.script.borrow_mut().push((Box::new(due), Box::new(move_it)));
+        sim.look(0);
+        let process = sim.process(0).expect("it runs");
+        sim.check_mat(0, &process);
+        if at % 10 == 0 {
+            sim.rest();
+        }
+    }
+}

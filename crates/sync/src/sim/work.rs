@@ -202,7 +202,9 @@ impl Sim {
         self.catch_up(machine);
         self.settle_nodes(machine);
         self.answers(machine, &process);
-        self.check_mat(machine, &process);
+        if self.rng(|r| r.percent(20)) {
+            self.check_mat(machine, &process);
+        }
         self.announce(machine, &process);
         true
     }
