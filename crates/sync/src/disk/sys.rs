@@ -12,8 +12,8 @@ pub(super) use real::{dup, entries, file_system};
 
 #[cfg(test)]
 pub(super) use crate::sim::calls::{
-    dup, entries, fchmod, fchown, file_system, fstat, fsync, futimens, linkat, mkdirat, open, openat,
-    openat2, readlinkat, renameat_with, stat, statat, symlinkat, syncfs, unlinkat, utimensat,
+    dup, entries, fchmod, fchown, file_system, fstat, fstatvfs, fsync, futimens, linkat, mkdirat, open,
+    openat, openat2, readlinkat, renameat_with, stat, statat, symlinkat, syncfs, unlinkat, utimensat,
 };
 
 /// What takes more than one call.

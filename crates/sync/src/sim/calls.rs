@@ -277,6 +277,21 @@ pub(crate) fn file_system(fd: impl AsFd) -> Result<u32> {
     }
 }
 
+/// There is always room: `ENOSPC` comes without a warning.
+pub(crate) fn fstatvfs<F: AsFd>(fd: F) -> Result<rustix::fs::StatVfs> {
+    let Some(sim) = current() else {
+        return rustix::fs::fstatvfs(fd);
+    };
+    let (machine, _) = node(&sim, fd);
+    sim.point(machine, "fstatvfs")?;
+    let mut room = rustix::fs::fstatvfs(&sim.nothing)?;
+    room.f_frsize = 4096;
+    room.f_blocks = 1 << 28;
+    room.f_bfree = 1 << 27;
+    room.f_bavail = 1 << 27;
+    Ok(room)
+}
+
 pub(crate) fn entries(fd: impl AsFd) -> io::Result<Vec<(Vec<u8>, FileType)>> {
     let Some(sim) = current() else {
         return crate::disk::real::entries(fd);
