@@ -238,7 +238,7 @@ impl Sim {
     }
 
     /// A database is not unwound: it is told that nothing works any more.
-    fn medium_point(&self, what: &'static str) -> std::io::Result<()> {
+    fn on_medium(&self, what: &'static str) -> std::io::Result<()> {
         self.mix(what.as_bytes());
         self.burn(self.acting.get(), what);
         if self.dying.get().is_some() {

@@ -65,9 +65,9 @@ impl Sim {
 }
 
 /// The database is about to write or to sync.
-pub(super) fn medium_point(what: &'static str) -> io::Result<()> {
+pub(super) fn on_medium(what: &'static str) -> io::Result<()> {
     match current() {
-        Some(sim) => sim.medium_point(what),
+        Some(sim) => sim.on_medium(what),
         None => Ok(()),
     }
 }

@@ -109,7 +109,7 @@ impl Backend {
     }
 
     fn write_down(&self, write: Write) -> Result<(), io::Error> {
-        super::calls::medium_point("database write")?;
+        super::calls::on_medium("database write")?;
         self.inner(|inner| {
             write.apply(&mut inner.now);
             inner.unsynced.push(write);
@@ -140,7 +140,7 @@ impl StorageBackend for Backend {
     }
 
     fn sync_data(&self) -> Result<(), io::Error> {
-        super::calls::medium_point("database sync")?;
+        super::calls::on_medium("database sync")?;
         self.inner(|inner| {
             for write in std::mem::take(&mut inner.unsynced) {
                 write.apply(&mut inner.durable);
