@@ -36,6 +36,8 @@ pub(super) struct Books {
     pub(super) dirs: BTreeSet<RelPath>,
     /// Paths of which nobody can say what a user had seen there.
     pub(super) doubtful: BTreeSet<RelPath>,
+    /// What users overwrote or removed last, where.
+    last_displaced: BTreeMap<(usize, RelPath), Digest>,
     /// What people call a content.
     pub(super) names: BTreeMap<Digest, String>,
     /// What users wrote into files that were not at a path any more.
@@ -118,7 +120,8 @@ impl Books {
             path: path.clone(),
             key,
             past: known.clone(),
-            excused: false,
+            // The same content once more is no event to whoever looks at contents.
+            excused: self.last_displaced.get(&(machine, path.clone())) == Some(&key),
         });
         known.insert(id);
         self.by_key.entry(key).or_default().push(id);
@@ -128,6 +131,7 @@ impl Books {
     /// A user overwrites or removes what lies at a path.
     pub(super) fn displaced(&mut self, machine: usize, path: &RelPath, value: &Value) {
         let Some(key) = value.key() else { return };
+        self.last_displaced.insert((machine, path.clone()), key);
         let candidates = self.candidates(path, &key);
         let known = self.known[machine].get(path);
         for &write in &candidates {
@@ -184,6 +188,12 @@ impl Books {
             }
         }
         changed
+    }
+
+    /// Where this machine's user wrote last.
+    pub(super) fn last_write(&self, machine: usize) -> Option<RelPath> {
+        let last = self.writes.iter().rev().find(|w| w.machine == machine);
+        last.map(|w| w.path.clone())
     }
 
     /// Is neither in the other's past?

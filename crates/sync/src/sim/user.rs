@@ -5,6 +5,7 @@ use alike_core::path::RelPath;
 use alike_core::record::Value;
 
 use super::disk::{Kind, Oid};
+use super::rng::Rng;
 use super::{EPOCH, Sim};
 
 const NAMES: [&str; 12] = [
@@ -435,6 +436,33 @@ impl Sim {
                 }
             }
         }
+        self.catch_up(machine);
+    }
+
+    /// Writes other bytes of the same number into the file that was written last.
+    pub(super) fn save_again(&self, machine: usize) {
+        self.catch_up(machine);
+        let Some(last) = self.books.borrow().last_write(machine) else {
+            return;
+        };
+        let node = {
+            let disk = self.machines[machine].disk.borrow();
+            disk.at(&last).filter(|n| disk.kind(*n) == Kind::File)
+        };
+        let Some(node) = node else { return };
+        let mut bytes = self.machines[machine].disk.borrow().bytes(node).to_vec();
+        let mark = format!("{:x}", self.rng(Rng::next)).into_bytes();
+        let room = bytes.len().min(mark.len());
+        bytes[..room].copy_from_slice(&mark[..room]);
+        self.displace(machine, &last);
+        let now = self.file_time(machine);
+        let mut disk = self.machines[machine].disk.borrow_mut();
+        disk.write(node, bytes, now);
+        let value = disk.value(node).expect("a file");
+        drop(disk);
+        self.mark_public(machine, node);
+        self.books.borrow_mut().written(machine, &last, &value);
+        self.note(format_args!("m{machine}: user saves {last} again at once"));
         self.catch_up(machine);
     }
 

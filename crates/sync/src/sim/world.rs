@@ -35,7 +35,13 @@ impl Sim {
         let nap = self.rng(|r| r.pick(&[1_000, 100_000, 2_000_000, 15_000_000, 400_000_000, 20_000_000_000]));
         self.pass(nap);
         match self.rng(|r| r.below(1000)) {
-            0..190 => self.user(machine),
+            0..180 => self.user(machine),
+            // Saved, looked at and saved again in one tick of the clock that stamps files.
+            180..190 => {
+                self.user(machine);
+                self.scan(machine, false);
+                self.save_again(machine);
+            }
             190..300 => self.scan(machine, false),
             300..340 => self.scan(machine, true),
             340..520 => {
