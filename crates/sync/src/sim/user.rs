@@ -51,7 +51,7 @@ impl Sim {
         }
     }
 
-    fn fresh_bytes(&self) -> Vec<u8> {
+    pub(super) fn fresh_bytes(&self) -> Vec<u8> {
         let mut books = self.books.borrow_mut();
         let mut rng = self.rng.borrow_mut();
         let n = books.names.len();

@@ -21,6 +21,19 @@ impl Sim {
             return;
         }
         self.note(format_args!("m{machine}: before {before}:"));
+        // Mostly where it hurts.
+        let at_work: Vec<_> = match self.process(machine) {
+            Some(process) => process.fetching.borrow().iter().cloned().collect(),
+            None => Vec::new(),
+        };
+        if !at_work.is_empty() && self.rng(|r| r.percent(60)) {
+            let path = self.rng(|r| r.pick(&at_work));
+            self.catch_up(machine);
+            let bytes = self.fresh_bytes();
+            self.save(machine, &path, bytes, false);
+            self.catch_up(machine);
+            return;
+        }
         for _ in 0..self.rng(|r| r.range(1, 2)) {
             self.user(machine);
         }
