@@ -236,7 +236,7 @@ impl Root {
                 self.keep_displaced_as(tmp, &aside, &expect.value);
                 Err(MoveError::Displaced)
             }
-            Err(_) if !self.put_back(tmp, &aside, place) => Err(MoveError::Displaced),
+            Err(_) if self.put_back(tmp, &aside, place).is_err() => Err(MoveError::Displaced),
             Err(Errno::NOENT | Errno::NOTDIR) => Err(MoveError::Changed),
             Err(errno) => Err(failed("replace", &place.path, errno)),
         }
@@ -260,22 +260,21 @@ impl Root {
             return Ok(aside);
         }
         self.meanwhile();
-        Err(if self.put_back(tmp, &aside, place) {
-            MoveError::Changed
-        } else {
-            MoveError::Displaced
+        Err(match self.put_back(tmp, &aside, place) {
+            // Whoever has taken its place overwrote a version of his own.
+            Ok(()) | Err(Errno::EXIST) => MoveError::Changed,
+            Err(_) => MoveError::Displaced,
         })
     }
 
     /// Puts what was taken aside back; if its place is taken by now, it is kept as an object.
-    /// Is it there again?
-    fn put_back(&self, tmp: &Dir, aside: &[u8], place: &Place) -> bool {
+    fn put_back(&self, tmp: &Dir, aside: &[u8], place: &Place) -> rustix::io::Result<()> {
         let put = self.rename_new(tmp, aside, &place.dir, place.name.as_bytes());
         if let Err(errno) = put {
             tracing::warn!(path = %place.path, %errno, "a version was kept that could not go back to its path");
             self.keep_whatever(tmp, aside);
         }
-        put.is_ok()
+        put
     }
 
     /// Undoes an exchange that brought out what was not expected, until what it brings out is what we had put

@@ -302,7 +302,7 @@ fn remove_keeps_and_spares_edits() {
         then(f, move || fs::write(b, "third edit").unwrap());
         assert!(matches!(
             f.root.remove(&rel("a"), &expect),
-            Err(MoveError::Displaced)
+            Err(MoveError::Changed)
         ));
         assert_eq!(f.get("a"), b"third edit");
         assert!(f.object("second edit").is_some());
