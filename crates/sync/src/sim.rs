@@ -195,7 +195,10 @@ impl Sim {
         }
         self.follow_script();
         let weather = self.weather.get();
-        if weather.meddling > 0 && !self.meddled.get() && self.rng(|r| r.permille(weather.meddling)) {
+        // The moves are where a save must not get lost.
+        let moves = matches!(what, "exchange" | "rename" | "linkat");
+        let meddling = weather.meddling * if moves { 10 } else { 1 };
+        if meddling > 0 && !self.meddled.get() && self.rng(|r| r.permille(meddling)) {
             self.meddled.set(true);
             self.meddle(machine, what);
             self.meddled.set(false);
