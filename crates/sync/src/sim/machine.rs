@@ -59,6 +59,9 @@ pub(super) struct Fetch {
     pub(super) peer: usize,
 }
 
+/// What was asked of the folder's thread, and what it will say.
+type Waiting<Q, A> = RefCell<Vec<(Q, oneshot::Receiver<A>)>>;
+
 /// A running engine, as far as one folder goes.
 pub(super) struct Process {
     pub(super) place: Arc<Place>,
@@ -72,11 +75,11 @@ pub(super) struct Process {
     pub(super) sessions: RefCell<BTreeMap<usize, Session>>,
     pub(super) announced: RefCell<Option<Announce>>,
     pub(super) pulls: RefCell<Vec<(usize, Announce)>>,
-    pub(super) merging: RefCell<Vec<(usize, oneshot::Receiver<Result<(), Error>>)>>,
+    pub(super) merging: Waiting<usize, Result<(), Error>>,
     pub(super) failed: RefCell<BTreeSet<usize>>,
     pub(super) fetching: RefCell<BTreeSet<RelPath>>,
     pub(super) fetches: RefCell<Vec<Fetch>>,
-    pub(super) applying: RefCell<Vec<(Vec<RelPath>, oneshot::Receiver<Vec<Outcome>>)>>,
+    pub(super) applying: Waiting<Vec<RelPath>, Vec<Outcome>>,
     /// The folder's thread ended with an error.
     pub(super) broken: Cell<bool>,
 }
