@@ -16,6 +16,9 @@ pub(super) const TMP: &str = ".alike/tmp";
 /// Displaced versions.
 pub(super) const OBJECTS: &str = ".alike/objects";
 const MARKER: &str = "marker";
+/// Tells git that nothing in `.alike` is its business, where the folder is a repository: it would be offered for
+/// every commit, and `git stash -u` or `git clean -d` would take it away.
+const GITIGNORE: &str = ".gitignore";
 /// A marker is 32 hex digits and a newline; longer files are not read.
 const MARKER_LEN: usize = 33;
 
@@ -63,7 +66,24 @@ impl Root {
             }
             Err(NoMarker::Io(errno)) => return Err(self.own_failed("read", ".alike/marker", errno)),
         };
+        if let Err(errno) = self.hide_from_git() {
+            tracing::debug!(%errno, "no .alike/.gitignore");
+        }
         Ok(*self.marker.get_or_init(|| found))
+    }
+
+    /// A convenience: nothing hangs on it, and whoever changed it is left alone.
+    fn hide_from_git(&self) -> rustix::io::Result<()> {
+        let own = self.own_dir(OWN_DIR)?;
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        match sys::openat(&own, GITIGNORE, flags, Mode::RUSR | Mode::WUSR) {
+            Ok(fd) => {
+                let written = File::from(fd).write_all(b"*\n");
+                written.map_err(|e| Errno::from_io_error(&e).unwrap_or(Errno::IO))
+            }
+            Err(Errno::EXIST) => Ok(()),
+            Err(errno) => Err(errno),
+        }
     }
 
     /// Is the directory at [`Root::path`] still the one that was opened, and marked `marker`? Says why not.
