@@ -9,6 +9,7 @@ mod bench;
 mod demo;
 mod device;
 mod sim;
+mod soak;
 mod test;
 mod tidy;
 
@@ -24,6 +25,8 @@ Usage: cargo xtask TASK
          the first sync of a real tree, beside rsync over loopback, in turn
   sim [--seed N] [--minutes M] [--devices K]
          simulated machines, from seed N on for M minutes; --seed alone repeats one history
+  soak [--minutes M] [--seed N] [--devices D]
+         users, crashes and cut cables at random for half an hour; nothing may be lost
   ci     what continuous integration runs: the same as test";
 
 fn main() -> ExitCode {
@@ -37,6 +40,9 @@ fn main() -> ExitCode {
         ["bench", tree] => bench::run(tree, 3),
         ["bench", tree, runs] if runs.parse::<usize>().is_ok_and(|n| n > 0) => {
             bench::run(tree, runs.parse().unwrap_or(1))
+        }
+        ["soak", ref options @ ..] if soak::Options::parse(options).is_some() => {
+            soak::run(soak::Options::parse(options).expect("just parsed"))
         }
         ["help" | "--help" | "-h"] => {
             println!("{USAGE}");
