@@ -17,7 +17,7 @@ use crate::failpoint::point;
 /// Ends the name of what is taken away from `path`, so that it can be told after a crash where it came from.
 fn mark(path: &RelPath) -> Vec<u8> {
     let hex = Digest::of(path.as_bytes()).to_hex();
-    [b"-", hex[..16].as_bytes()].concat()
+    [b"-", &hex.as_bytes()[..16]].concat()
 }
 
 impl Root {

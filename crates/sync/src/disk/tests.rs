@@ -214,7 +214,7 @@ fn temporary_files_come_and_go() {
 fn a_displaced_link_goes_only_if_it_is_known() {
     let f = folder();
     for name in ["known", "strange"] {
-        std::os::unix::fs::symlink(name, f.at(&format!(".alike/tmp/aside-{name}"))).unwrap();
+        std::os::unix::fs::symlink(name, f.at(format!(".alike/tmp/aside-{name}"))).unwrap();
     }
     let known = [&b"known"[..]].into_iter().collect();
     f.root.keep_displaced(&known).unwrap();
