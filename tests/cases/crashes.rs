@@ -210,7 +210,7 @@ impl Pair {
     /// Kills one side at a point and lets it come back. `false`: it never came to the point.
     fn kill_at(&mut self, point: &str, at: u64, is_left: bool, live: bool) -> bool {
         let side = if is_left { "laptop" } else { "desktop" };
-        println!("{point}, time {at}, on the {side}, live: {live}");
+        eprintln!("{point}, time {at}, on the {side}, live: {live}");
         let kill = format!("{point}=kill@{at}");
         self.side(is_left).kill();
         let mut made = None;
@@ -276,7 +276,7 @@ fn kill_at_share(share: usize) {
         if way(point) == Way::Changes {
             let at = 1 + dice.below(LATEST);
             let fell = pair.kill_at(point, at, !is_left, true);
-            println!("   fell: {fell}");
+            eprintln!("   fell: {fell}");
         }
     }
 }
@@ -309,7 +309,10 @@ fn killed_while_it_notes_what_has_arrived_of_a_big_file() {
         let mut pair = Pair::new();
         pair.right.kill();
         let big = noise("two pieces", 17 << 20);
-        write(pair.left.path(LEFT).join("two pieces"), &big);
+        // All at once: of a file that grows, an earlier version may be what comes first.
+        let aside = pair.left.corner.join("aside");
+        write(&aside, &big);
+        fs::rename(&aside, pair.left.path(LEFT).join("two pieces")).unwrap();
         pair.right
             .launch(&format!("fetch.big.piece=error@2;{point}=kill"));
         assert!(pair.falls(false), "{point} was never reached");

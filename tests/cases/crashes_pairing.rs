@@ -32,7 +32,7 @@ fn roles(point: &str) -> &'static [Role] {
 
 /// One pairing with a crash in it.
 fn pair_with_crash(point: &str, role: Role) {
-    println!("{point}: the ticket's {role:?} dies");
+    eprintln!("{point}: the ticket's {role:?} dies");
     let lab = Lab::new();
     let (mut maker, mut holder) = (lab.fallible("laptop"), lab.fallible("desktop"));
     write(maker.path("from the maker"), "1");

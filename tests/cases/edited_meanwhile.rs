@@ -150,7 +150,7 @@ impl Scene {
 
     fn edited_at(&mut self, point: &str, edits: &[Edit], then: Then) {
         let what = format!("{:?}, held at {point}, {edits:?}, {then:?}", self.remote);
-        println!("{what}");
+        eprintln!("{what}");
         assert!(self.case < CASES, "make more");
         self.desktop.kill();
         let dir = self.case.to_string();
@@ -199,7 +199,7 @@ impl Scene {
     /// Edited while it is held at a point before the move, and killed at points after it, one after the other.
     fn killed_while_undoing(&mut self, held: &str, plan: &str, deaths: &[&str], edit: Edit) {
         let what = format!("{:?}, {edit:?} at {held}, killed at {deaths:?}", self.remote);
-        println!("{what}");
+        eprintln!("{what}");
         self.desktop.kill();
         let dir = self.case.to_string();
         self.case += 1;

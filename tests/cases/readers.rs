@@ -89,7 +89,7 @@ fn overwritten(
             .map(|reader| reader.join().expect("the reader saw nothing wrong"))
             .sum();
     });
-    println!(
+    eprintln!(
         "{} overwrites, {looks} looks, in {:?}",
         number * FILES,
         started.elapsed()

@@ -71,7 +71,7 @@ impl Dice {
                 .expect("after 1970")
                 .as_nanos() as u64,
         };
-        println!("{salt}: seed {seed}; set {SEED}={seed} to have it again");
+        eprintln!("{salt}: seed {seed}; set {SEED}={seed} to have it again");
         let salted = blake3::hash(format!("{seed} {salt}").as_bytes());
         let bytes = salted.as_bytes()[..8].try_into().expect("eight bytes");
         Self(u64::from_le_bytes(bytes) | 1)
