@@ -219,10 +219,7 @@ async fn run_once(
     while engine.stopping.is_none() && !engine.reopen {
         let due = engine.next_due();
         tokio::select! {
-            () = shutdown.as_mut() => {
-                engine.reopen = false;
-                break;
-            }
+            () = shutdown.as_mut() => break,
             Some(event) = inbox.recv() => engine.handle(event),
             Some(event) = peer_inbox.recv() => engine.handle(Event::Peer(event)),
             () = tokio::time::sleep_until(due) => engine.tick(),

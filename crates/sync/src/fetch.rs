@@ -18,13 +18,13 @@ use alike_core::path::RelPath;
 use alike_core::record::Value;
 use iroh::EndpointId;
 use iroh::endpoint::Connection;
-use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::sync::{Notify, mpsc, watch};
 
 use crate::apply::{Item, Outcome, Planned, Ready, gather};
 use crate::disk::Room;
 use crate::error::Error;
 use crate::failpoint::point;
-use crate::folder::{FolderEvent, Place};
+use crate::folder::{FolderEvent, Inbox, Place, ask, tell};
 
 pub(crate) use big::PREFIX as BIG_TEMP;
 pub(crate) use net::{NewNodes, state};
@@ -57,11 +57,7 @@ pub(crate) struct Puller {
 }
 
 impl Puller {
-    pub(crate) fn start(
-        place: Arc<Place>,
-        folder: std::sync::mpsc::SyncSender<FolderEvent>,
-        paused: bool,
-    ) -> Self {
+    pub(crate) fn start(place: Arc<Place>, folder: Inbox, paused: bool) -> Self {
         let kick = Arc::new(Notify::new());
         let (sources, from) = watch::channel(Vec::new());
         let (pause, is_paused) = watch::channel(paused);
@@ -107,7 +103,7 @@ impl Puller {
 
 struct Worker {
     place: Arc<Place>,
-    folder: std::sync::mpsc::SyncSender<FolderEvent>,
+    folder: Inbox,
     sources: watch::Receiver<Vec<Source>>,
     paused: watch::Receiver<bool>,
     kick: Arc<Notify>,
@@ -182,8 +178,7 @@ impl Worker {
         let mut full: Option<String> = None;
         // Who cannot remember what is on disk must not put more there.
         if self.place.store.check_room().is_err() {
-            let folder = self.folder.clone();
-            let _ = tokio::task::spawn_blocking(move || folder.send(FolderEvent::CheckRoom).is_ok()).await;
+            tell(&self.folder, FolderEvent::CheckRoom).await;
             return Ok(Pass {
                 full: true,
                 planned: 1,
@@ -260,9 +255,7 @@ impl Worker {
     /// Tells the folder whether there is room, if that is news.
     async fn say_full(&self, full: Option<String>) {
         if self.full.swap(full.is_some(), Ordering::Relaxed) || full.is_some() {
-            let folder = self.folder.clone();
-            let _ =
-                tokio::task::spawn_blocking(move || folder.send(FolderEvent::DiskFull(full)).is_ok()).await;
+            tell(&self.folder, FolderEvent::DiskFull(full)).await;
         }
     }
 
@@ -274,18 +267,12 @@ impl Worker {
     /// Hands a batch to the folder's thread; returns how many items were done.
     async fn apply(&self, planned: Option<Digest>, ready: Vec<Ready>) -> usize {
         point("fetch.ready");
-        let (reply, answer) = oneshot::channel();
-        let event = FolderEvent::Apply {
+        let apply = |reply| FolderEvent::Apply {
             planned,
             ready,
             reply,
         };
-        let folder = self.folder.clone();
-        let sent = tokio::task::spawn_blocking(move || folder.send(event).is_ok()).await;
-        if !matches!(sent, Ok(true)) {
-            return 0;
-        }
-        let outcomes = answer.await.unwrap_or_default();
+        let outcomes = ask(&self.folder, apply).await.unwrap_or_default();
         outcomes.iter().filter(|o| **o == Outcome::Done).count()
     }
 

@@ -89,7 +89,7 @@ pub(crate) enum FolderEvent {
     /// A held mass removal: let it through, or put things back.
     Answer {
         accept: bool,
-        reply: oneshot::Sender<Result<Vec<HeldView>, Error>>,
+        reply: oneshot::Sender<Result<(), Error>>,
     },
     /// What this peer did and was held is not its state any more.
     LetGo([u8; 32]),
@@ -147,7 +147,7 @@ pub(crate) struct FolderView {
 /// The folder's thread and the ways to it.
 #[derive(Debug)]
 pub(crate) struct FolderThread {
-    pub(crate) events: mpsc::SyncSender<FolderEvent>,
+    pub(crate) events: Inbox,
     pub(crate) view: watch::Receiver<FolderView>,
     thread: Option<JoinHandle<()>>,
 }
@@ -176,6 +176,26 @@ impl FolderThread {
             let _ = thread.join();
         }
     }
+}
+
+/// The way to a folder's thread.
+pub(crate) type Inbox = mpsc::SyncSender<FolderEvent>;
+
+/// Hands an event to a folder's thread, and waits while its queue is full. `false`: it has ended.
+pub(crate) async fn tell(inbox: &Inbox, event: FolderEvent) -> bool {
+    let inbox = inbox.clone();
+    let sent = tokio::task::spawn_blocking(move || inbox.send(event).is_ok()).await;
+    matches!(sent, Ok(true))
+}
+
+/// Asks a folder's thread and waits for its answer. `None`: it has ended.
+pub(crate) async fn ask<T>(
+    inbox: &Inbox,
+    event: impl FnOnce(oneshot::Sender<T>) -> FolderEvent,
+) -> Option<T> {
+    let (reply, answer) = oneshot::channel();
+    tell(inbox, event(reply)).await;
+    answer.await.ok()
 }
 
 /// Takes paths that the scanner has to look at again.
@@ -302,9 +322,14 @@ impl Folder {
                 let _ = reply.send(result);
             }
             FolderEvent::Answer { accept, reply } => {
-                let held = if accept { Ok(self.accept()) } else { self.reject() };
+                let result = if accept {
+                    self.accept();
+                    Ok(())
+                } else {
+                    self.reject()
+                };
                 self.publish()?;
-                let _ = reply.send(held);
+                let _ = reply.send(result);
             }
             FolderEvent::LetGo(device) => self.let_go(device),
             FolderEvent::ScanEnds { full } => {

@@ -4,7 +4,6 @@
 use std::collections::{HashMap, HashSet};
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, RwLock};
 
 use alike_core::digest::Digest;
@@ -18,7 +17,7 @@ use iroh::endpoint::{RecvStream, SendStream};
 use tokio::sync::mpsc;
 
 use crate::failpoint::point;
-use crate::folder::{FolderEvent, Place};
+use crate::folder::{FolderEvent, Inbox, Place};
 use crate::outboard;
 use crate::wire::{self, WireError};
 
@@ -41,7 +40,7 @@ pub(crate) type ServedFolders = HashMap<FolderId, ServedFolder>;
 pub(crate) struct ServedFolder {
     pub(crate) place: Arc<Place>,
     pub(crate) devices: HashSet<EndpointId>,
-    pub(crate) events: SyncSender<FolderEvent>,
+    pub(crate) events: Inbox,
 }
 
 impl Served {
@@ -108,12 +107,7 @@ pub(crate) struct Traffic {
 }
 
 /// Reads what was asked for, on a blocking thread; `out` carries it to the wire.
-fn produce(
-    place: &Place,
-    events: &SyncSender<FolderEvent>,
-    request: Request,
-    out: &mpsc::Sender<Bytes>,
-) -> io::Result<()> {
+fn produce(place: &Place, events: &Inbox, request: Request, out: &mpsc::Sender<Bytes>) -> io::Result<()> {
     let snapshot = place.store.snapshot().map_err(io::Error::other)?;
     match request {
         Request::Nodes { digests, .. } => {
@@ -211,7 +205,7 @@ pub(crate) fn read_small(place: &Place, snapshot: &Snapshot, digest: &Digest) ->
 
 /// A peer wants content that the index says is here, but is not: whatever wrote there gave no sign of it (a
 /// memory map does not). Those files are looked at again, by content.
-fn suspect(place: &Place, snapshot: &Snapshot, digest: &Digest, events: &SyncSender<FolderEvent>) {
+fn suspect(place: &Place, snapshot: &Snapshot, digest: &Digest, events: &Inbox) {
     for (key, path) in snapshot.blob_places(digest, PLACES).unwrap_or_default() {
         if key == place.key {
             // A full queue means that much is going on; the peer asks again.

@@ -9,7 +9,6 @@ use alike_core::path::RelPath;
 use alike_core::record::Value;
 use alike_core::view::{Copy, Shown, copies};
 use alike_store::FolderKey;
-use tokio::sync::oneshot;
 
 use super::Engine;
 use super::folders::Slot;
@@ -17,7 +16,7 @@ use super::pair::rfc3339;
 use super::socket::Responder;
 use crate::control::{ConflictInfo, FolderRef, Keep, Resolved};
 use crate::error::Error;
-use crate::folder::{FolderEvent, Place};
+use crate::folder::{FolderEvent, Place, ask};
 use crate::status::json_text;
 
 impl Engine {
@@ -112,20 +111,11 @@ impl Engine {
             copy: json_text(copy.dir.join(&copy.copy.name).as_bytes()),
             original: json_text(original_path(&copy).as_bytes()),
         };
-        let (reply, answer) = oneshot::channel();
         let inbox = folder.thread.events.clone();
         tokio::spawn(async move {
-            let event = FolderEvent::Resolve {
-                copy: Box::new(copy),
-                keep,
-                reply,
-            };
-            let sent = tokio::task::spawn_blocking(move || inbox.send(event).is_ok()).await;
-            match (sent, answer.await) {
-                (Ok(true), Ok(Ok(()))) => responder.done(&done),
-                (_, Ok(Err(error))) => responder.failed(error, false),
-                _ => responder.failed("the folder has stopped; `sync status` says why", false),
-            }
+            let copy = Box::new(copy);
+            let answer = ask(&inbox, |reply| FolderEvent::Resolve { copy, keep, reply }).await;
+            responder.answered(answer, &done);
         });
         Ok(())
     }

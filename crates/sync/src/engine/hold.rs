@@ -5,14 +5,13 @@ use alike_core::digest::Digest;
 use alike_core::session::Input;
 use alike_store::FolderKey;
 use iroh::EndpointId;
-use tokio::sync::oneshot;
 
 use super::folders::Slot;
 use super::socket::Responder;
 use super::{Engine, Event};
 use crate::control::{Answered, FolderRef};
 use crate::error::Error;
-use crate::folder::{FolderEvent, HeldView};
+use crate::folder::{FolderEvent, HeldView, ask, tell};
 
 impl Engine {
     /// `sync accept` and `sync reject`.
@@ -33,21 +32,15 @@ impl Engine {
                 "nothing is held in the folder “{name}”; `sync status` shows what is"
             )));
         }
-        let (reply, answer) = oneshot::channel();
         let inbox = folder.thread.events.clone();
         let held: Vec<String> = held.iter().map(|held| self.held_words(held)).collect();
         let events = self.events.clone();
         tokio::spawn(async move {
-            let event = FolderEvent::Answer { accept, reply };
-            let sent = tokio::task::spawn_blocking(move || inbox.send(event).is_ok()).await;
-            match (sent, answer.await) {
-                (Ok(true), Ok(Ok(_))) => {
-                    let _ = events.send(Event::Answered(key)).await;
-                    responder.done(&Answered { folder: name, held });
-                }
-                (_, Ok(Err(error))) => responder.failed(error, false),
-                _ => responder.failed("the folder has stopped; `sync status` says why", false),
+            let answer = ask(&inbox, |reply| FolderEvent::Answer { accept, reply }).await;
+            if let Some(Ok(())) = &answer {
+                let _ = events.send(Event::Answered(key)).await;
             }
+            responder.answered(answer, &Answered { folder: name, held });
         });
         Ok(())
     }
@@ -89,7 +82,7 @@ impl Engine {
     pub(super) fn let_go(&self, key: FolderKey, device: EndpointId) {
         if let Some(Slot::Open(folder)) = self.folders.get(&key) {
             let (inbox, by) = (folder.thread.events.clone(), *device.as_bytes());
-            tokio::task::spawn_blocking(move || inbox.send(FolderEvent::LetGo(by)).is_ok());
+            tokio::spawn(async move { tell(&inbox, FolderEvent::LetGo(by)).await });
         }
     }
 

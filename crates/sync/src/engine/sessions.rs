@@ -6,7 +6,6 @@ use alike_core::session::{Input, Output};
 use alike_core::state::State;
 use alike_store::{FolderKey, StoreError};
 use iroh::EndpointId;
-use tokio::sync::oneshot;
 use tokio::time::{Duration, Instant};
 
 use super::folders::Slot;
@@ -14,7 +13,7 @@ use super::{Engine, Event};
 use crate::error::Error;
 use crate::failpoint::point;
 use crate::fetch::{self, Source};
-use crate::folder::FolderEvent;
+use crate::folder::{FolderEvent, ask};
 
 /// A pull that failed is tried again after this long.
 const PULL_RETRY: Duration = Duration::from_secs(2);
@@ -186,33 +185,29 @@ impl Engine {
             let merged = match fetch::state(&connection, &store, place.id, theirs.state).await {
                 Ok(nodes) => {
                     point("fetch.state.done");
-                    let (reply, answer) = oneshot::channel();
                     let theirs = State {
                         root: theirs.state,
                         vector: theirs.vector,
                     };
-                    let event = FolderEvent::Merge {
+                    let from = *device.as_bytes();
+                    let merge = |reply| FolderEvent::Merge {
                         theirs,
                         nodes,
-                        from: *device.as_bytes(),
+                        from,
                         reply,
                     };
-                    let sent = tokio::task::spawn_blocking(move || inbox.send(event).is_ok()).await;
-                    match (sent, answer.await) {
-                        (Ok(true), Ok(Ok(()))) => true,
+                    match ask(&inbox, merge).await {
+                        Some(Ok(())) => true,
                         // The folder says so itself.
-                        (
-                            _,
-                            Ok(Err(error @ (Error::Held { .. } | Error::Store(StoreError::NoRoom { .. })))),
-                        ) => {
+                        Some(Err(error @ (Error::Held { .. } | Error::Store(StoreError::NoRoom { .. })))) => {
                             tracing::debug!(peer = %device.fmt_short(), "{error}");
                             false
                         }
-                        (_, Ok(Err(error))) => {
+                        Some(Err(error)) => {
                             tracing::warn!(peer = %device.fmt_short(), "merging: {error}");
                             false
                         }
-                        _ => false,
+                        None => false,
                     }
                 }
                 Err(error) => {

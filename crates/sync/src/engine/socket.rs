@@ -30,6 +30,15 @@ impl Responder {
         let _ = self.0.send(Reply::Done { value: json(value) });
     }
 
+    /// What a folder's thread made of the request; `None`: it has ended.
+    pub(super) fn answered<T: Serialize>(&self, answer: Option<Result<(), Error>>, value: &T) {
+        match answer {
+            Some(Ok(())) => self.done(value),
+            Some(Err(error)) => self.failed(error, false),
+            None => self.failed("the folder has stopped; `sync status` says why", false),
+        }
+    }
+
     /// The request failed.
     pub(super) fn failed(&self, message: impl ToString, timeout: bool) {
         let _ = self.0.send(Reply::Failed {

@@ -276,6 +276,19 @@ impl Folder {
             changes.extend(more_changes);
             rows.extend(dirs);
         }
+        self.edited(snapshot, nodes, root, changes, rows)
+    }
+
+    /// From an edit of HEAD to its commit: HEAD and its vector move on, MAT gets its `rows`, and every path that is
+    /// concerned is compared.
+    pub(super) fn edited(
+        &mut self,
+        snapshot: &Snapshot,
+        nodes: Overlay<'_>,
+        root: Option<Digest>,
+        changes: Vec<Change>,
+        rows: Vec<(RelPath, Option<IndexRow>)>,
+    ) -> Result<Commit, Error> {
         self.head.state.root = root;
         self.head
             .state

@@ -221,9 +221,8 @@ impl Folder {
         self.hold.remote.remove(&from);
     }
 
-    /// Lets everything through that is held. What was it?
-    pub(super) fn accept(&mut self) -> Vec<HeldView> {
-        let held = self.hold.view();
+    /// Lets everything through that is held.
+    pub(super) fn accept(&mut self) {
         if let Local::Held { gone, .. } = self.hold.local {
             self.hold.local = Local::Accepted(gone);
             let _ = self.rescan.send(ScanInput::Full);
@@ -233,12 +232,10 @@ impl Folder {
                 *remote = Remote::Accepted(*gone);
             }
         }
-        held
     }
 
-    /// Puts back everything that is held: on this disk, and on the peers that removed it. What was it?
-    pub(super) fn reject(&mut self) -> Result<Vec<HeldView>, Error> {
-        let held = self.hold.view();
+    /// Puts back everything that is held: on this disk, and on the peers that removed it.
+    pub(super) fn reject(&mut self) -> Result<(), Error> {
         if let Local::Held { .. } = self.hold.local {
             self.hold.local = Local::Rejected;
             let _ = self.rescan.send(ScanInput::Full);
@@ -256,7 +253,7 @@ impl Folder {
             self.write_again(paths, false)?;
         }
         self.hold.remote.clear();
-        Ok(held)
+        Ok(())
     }
 
     /// Writes what HEAD shows at these paths as new edits, so that no peer has seen and deleted them. `settle`:
@@ -297,22 +294,7 @@ impl Folder {
         drop(look);
         let mut nodes = Overlay::new(&snapshot);
         let (root, changes) = edit::apply(&mut nodes, old_root, edits)?;
-        self.head.state.root = root;
-        let seq = self.head.seq;
-        self.head.state.vector.advance(self.place.row.replica, seq);
-        let mut draft = Draft::new(&snapshot, self);
-        for (path, row) in rows {
-            draft.set_mat(&path, row);
-        }
-        paths.extend(changes.into_iter().map(|c| c.path));
-        let mut look = Look::new(&nodes, root);
-        for path in &paths {
-            let head = look.at(path)?.cloned();
-            draft.settle(path, head.as_ref())?;
-        }
-        drop(look);
-        let commit = draft.into_commit();
-        let mut commit = self.finish(&snapshot, nodes.new, commit)?;
+        let mut commit = self.edited(&snapshot, nodes, root, changes, rows)?;
         let reason = if settle { Reason::Local } else { Reason::Restore };
         commit.generation = self.generation(reason, self.device);
         commit.head = Some(self.head.clone());

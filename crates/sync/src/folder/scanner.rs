@@ -1,7 +1,7 @@
 //! When to look at the disk: hints from the watcher, debounced per path; scans of everything at the start, on
 //! overflow and now and then. A thread of its own; findings go to the folder's thread. Never commits anything.
 
-mod gone;
+pub(crate) mod gone;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,7 +12,7 @@ use alike_core::path::RelPath;
 use alike_core::record::Value;
 use tokio::sync::{oneshot, watch};
 
-use super::{FolderEvent, Place};
+use super::{FolderEvent, Inbox, Place};
 use crate::scan::{Finding, Found, Scan, Target};
 use crate::watch::{Hint, Watch, WatchError};
 
@@ -87,7 +87,7 @@ impl ScannerThread {
     pub(crate) fn start(
         place: Arc<Place>,
         (input, inbox): (mpsc::Sender<ScanInput>, mpsc::Receiver<ScanInput>),
-        folder: mpsc::SyncSender<FolderEvent>,
+        folder: Inbox,
         paused: bool,
     ) -> std::io::Result<Self> {
         let stop = Arc::new(AtomicBool::new(false));
@@ -155,7 +155,7 @@ struct Waiting {
 struct Scanner {
     place: Arc<Place>,
     input: mpsc::Sender<ScanInput>,
-    folder: mpsc::SyncSender<FolderEvent>,
+    folder: Inbox,
     publish: watch::Sender<Activity>,
     activity: Activity,
     stop: Arc<AtomicBool>,

@@ -15,23 +15,13 @@ use crate::apply::{Planned, gather};
 use crate::error::Error;
 use crate::fetch::small;
 use crate::folder::FolderEvent;
-use crate::folder::scanner::ScanInput;
+use crate::folder::scanner::{ScanInput, gone};
 use crate::scan::{Finding, Found, Scan, Target};
 use crate::serve;
 
-/// Is it about something that is not there any more, as `scanner::gone` has it?
+/// Is it about something that is not there any more?
 fn is_gone(found: &Found) -> bool {
-    let Found::Changed(finding) = found else {
-        return false;
-    };
-    let was_dir = finding
-        .base
-        .as_ref()
-        .is_some_and(|row| row.mat.value == Value::Dir);
-    match &finding.seen {
-        None => true,
-        Some((seen, _)) => was_dir && seen.value != Value::Dir,
-    }
+    matches!(found, Found::Changed(finding) if gone::is_gone(finding))
 }
 
 impl Sim {

@@ -8,7 +8,7 @@ use alike_core::path::RelPath;
 use alike_core::record::Value;
 use tokio::sync::oneshot;
 
-use super::super::{FolderEvent, Place};
+use super::super::FolderEvent;
 use super::Scanner;
 use crate::scan::Finding;
 
@@ -18,7 +18,7 @@ const QUIET: Duration = Duration::from_millis(300);
 const MAX_DELAY: Duration = Duration::from_secs(5);
 
 /// Is it about something that is not there any more: a path, or a directory whose place another thing took?
-pub(super) fn is_gone(finding: &Finding) -> bool {
+pub(crate) fn is_gone(finding: &Finding) -> bool {
     let was_dir = finding
         .base
         .as_ref()
@@ -119,7 +119,7 @@ impl Scanner {
             .collect();
         let now = Instant::now();
         back.into_iter().for_each(|f| self.mark(f.path, now));
-        if root_is_lost(&self.place) {
+        if self.place.root.check(&self.place.row.marker).is_err() {
             // An empty mount point looks as if everything was gone.
             self.full_due = Some(Instant::now());
         } else {
@@ -129,11 +129,6 @@ impl Scanner {
             let _ = self.folder.send(FolderEvent::Barrier(reply));
         }
     }
-}
-
-/// Is the root no longer the one that was scanned?
-fn root_is_lost(place: &Place) -> bool {
-    place.root.check(&place.row.marker).is_err()
 }
 
 #[cfg(test)]
