@@ -6,7 +6,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use redb::{Builder, Database, StorageBackend, WriteTransaction};
+use redb::{Builder, Database, DatabaseError, StorageBackend, WriteTransaction};
 
 use crate::error::{Fault, StoreError};
 use crate::schema;
@@ -43,12 +43,7 @@ impl Store {
         make_dir(dir)?;
         let path: Arc<Path> = dir.join(DATABASE).into();
         make_database(dir, &path)?;
-        let open = || -> Result<Database, Fault> {
-            let db = Builder::new().set_cache_size(CACHE).create(&path)?;
-            schema::prepare(&db)?;
-            Ok(db)
-        };
-        let db = open().map_err(|fault| fault.at(&path))?;
+        let db = prepared(&path, |builder| builder.create(&*path))?;
         let dir = Some(dir.to_owned());
         Ok(Store { db, path, dir })
     }
@@ -56,17 +51,11 @@ impl Store {
     /// Opens a database that is kept elsewhere than in a state directory: in memory, or on a medium that a test
     /// makes fail. Errors name it by `path`.
     pub fn with_backend(backend: impl StorageBackend, path: &Path) -> Result<Store, StoreError> {
-        let path: Arc<Path> = path.into();
-        let open = || -> Result<Database, Fault> {
-            let db = Builder::new()
-                .set_cache_size(CACHE)
-                .create_with_backend(backend)?;
-            schema::prepare(&db)?;
-            Ok(db)
-        };
-        let db = open().map_err(|fault| fault.at(&path))?;
-        let dir = None;
-        Ok(Store { db, path, dir })
+        Ok(Store {
+            db: prepared(path, |builder| builder.create_with_backend(backend))?,
+            path: path.into(),
+            dir: None,
+        })
     }
 
     /// The database's file.
@@ -104,7 +93,8 @@ impl Store {
         let total = fs.f_blocks.saturating_mul(fs.f_frsize);
         // Some network file systems say nothing of their size.
         if total > 0 && free < RESERVE.min(total / SMALL_RESERVE) {
-            return Err(Fault::NoRoom(free).at(&self.path));
+            let path = self.path.to_path_buf();
+            return Err(StoreError::NoRoom { path, free });
         }
         Ok(())
     }
@@ -210,9 +200,18 @@ fn fill(unfinished: &Path, path: &Path) -> Result<(), StoreError> {
         .mode(0o600)
         .open(unfinished)
         .map_err(failed("making the database", path))?;
-    let fill = || -> Result<(), Fault> {
-        let db = Builder::new().set_cache_size(CACHE).create(unfinished)?;
-        schema::prepare(&db)
+    prepared(path, |builder| builder.create(unfinished)).map(drop)
+}
+
+/// A database as `create` opens or makes it, with our tables in it; errors name it by `path`.
+fn prepared(
+    path: &Path,
+    create: impl FnOnce(&mut Builder) -> Result<Database, DatabaseError>,
+) -> Result<Database, StoreError> {
+    let open = || -> Result<Database, Fault> {
+        let db = create(Builder::new().set_cache_size(CACHE))?;
+        schema::prepare(&db)?;
+        Ok(db)
     };
-    fill().map_err(|fault| fault.at(path))
+    open().map_err(|fault| fault.at(path))
 }
