@@ -331,12 +331,21 @@ impl Folder {
         let intents = snapshot.intents(place.key)?;
         let mut commit = Commit::default();
         point("recover.begin");
+        // Once for all of them: a batch leaves many intents, and as many temporary files.
+        let asides = if intents.is_empty() {
+            Vec::new()
+        } else {
+            place.root.asides().unwrap_or_else(|error| {
+                tracing::warn!(folder = %place.row.name, "looking for displaced versions: {error}");
+                Vec::new()
+            })
+        };
         for intent in &intents {
             let (was, meant) = (
                 intent.before.as_ref().map(|mat| &mat.value),
                 intent.after.as_ref(),
             );
-            if let Err(error) = place.root.put_back_saved(&intent.path, was, meant) {
+            if let Err(error) = place.root.put_back_saved(&asides, &intent.path, was, meant) {
                 tracing::warn!(folder = %place.row.name, path = %intent.path, "a displaced version: {error}");
             }
             let Ok(now) = look_at(&place, &intent.path) else {

@@ -28,31 +28,37 @@ impl Root {
         name
     }
 
+    /// The names of what moves that were cut off have taken away.
+    pub(crate) fn asides(&self) -> io::Result<Vec<Vec<u8>>> {
+        let tmp = match self.own_dir(TMP) {
+            Ok(tmp) => tmp,
+            Err(errno) if is_absent(errno) => return Ok(Vec::new()),
+            Err(errno) => return Err(errno.into()),
+        };
+        let names = tmp.entries()?.into_iter().map(|(name, _)| name);
+        Ok(names.filter(|name| name.starts_with(ASIDE)).collect())
+    }
+
     /// A move at `path` was cut off that was to put `after` in the place of `before`. Where it had taken away
-    /// something else, saved by somebody between its look and its move and not put back yet, that goes back to its
-    /// path: where nothing is, or in exchange for `after`. To be called before any other move.
+    /// something else (one of `asides`), saved by somebody between its look and its move and not put back yet, that
+    /// goes back to its path: where nothing is, or in exchange for `after`. To be called before any other move.
     pub(crate) fn put_back_saved(
         &self,
+        asides: &[Vec<u8>],
         path: &RelPath,
         before: Option<&Value>,
         after: Option<&Value>,
     ) -> io::Result<()> {
-        let tmp = match self.own_dir(TMP) {
-            Ok(tmp) => tmp,
-            Err(errno) if is_absent(errno) => return Ok(()),
-            Err(errno) => return Err(errno.into()),
-        };
-        for (name, _) in tmp.entries()? {
-            if !name.starts_with(ASIDE) || !name.ends_with(&mark(path)) {
-                continue;
-            }
-            let held = value(&tmp, &name)?;
+        let mark = mark(path);
+        for name in asides.iter().filter(|name| name.ends_with(&mark)) {
+            let tmp = self.own_dir(TMP)?;
+            let held = value(&tmp, name)?;
             if held.is_none() || held.as_ref() == before || held.as_ref() == after {
                 continue;
             }
             // Its directory went as well: then it stays with the displaced versions.
             let Ok(place) = self.place(path) else { continue };
-            if self.put_back_at(&tmp, &name, &place, after)? {
+            if self.put_back_at(&tmp, name, &place, after)? {
                 tracing::warn!(%path, "what was saved there while it was changed from afar is at its path again");
             }
             point("recover.back");
