@@ -10,6 +10,8 @@ use anyhow::Context;
 use serde::Serialize;
 use serde_json::Value;
 
+pub(crate) use alike_sync::units::size;
+
 /// The reader of our output has gone. Not a failure: `sync status | head -1` is fine.
 #[derive(Debug)]
 pub(crate) struct OutputClosed;
@@ -212,23 +214,6 @@ pub(crate) fn count(number: u64) -> String {
 /// A number of things: `1 file`, `2 files`.
 pub(crate) fn things(number: u64, one: &str, many: &str) -> String {
     format!("{} {}", count(number), if number == 1 { one } else { many })
-}
-
-/// Bytes as a person reads them: `999 B`, `1.5 KiB`, `320 MiB`.
-pub(crate) fn size(bytes: u64) -> String {
-    const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
-    if bytes < 1024 {
-        return format!("{bytes} B");
-    }
-    let mut value = bytes as f64 / 1024.0;
-    let mut unit = 0;
-    // 1023.95 would be shown as 1024.
-    while value >= 1023.95 && unit + 1 < UNITS.len() {
-        value /= 1024.0;
-        unit += 1;
-    }
-    let decimals = usize::from(value < 99.95);
-    format!("{value:.decimals$} {}", UNITS[unit])
 }
 
 /// A length of time, roughly: `45 s`, `12 min`, `3 h`, `5 days`.

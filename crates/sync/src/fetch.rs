@@ -26,6 +26,8 @@ use crate::error::Error;
 use crate::failpoint::point;
 use crate::folder::{FolderEvent, Inbox, Place, ask, tell};
 
+use room::{Budget, Refused};
+
 pub(crate) use big::PREFIX as BIG_TEMP;
 pub(crate) use net::{NewNodes, state};
 
@@ -175,7 +177,7 @@ impl Worker {
     async fn pass(&self, big: &mut big::BigFiles) -> Result<Pass, Error> {
         let (batches, mut ready) = mpsc::channel::<(Option<Digest>, Vec<Ready>)>(BATCHES);
         let mut planned = 0;
-        let mut full: Option<String> = None;
+        let mut refused = Refused::default();
         // Who cannot remember what is on disk must not put more there.
         if self.place.store.check_room().is_err() {
             tell(&self.folder, FolderEvent::CheckRoom).await;
@@ -195,7 +197,7 @@ impl Worker {
                 };
                 after = Some(last);
                 planned += items.len();
-                let items = self.fit(items, big.remaining(), &mut full).await?;
+                let items = self.fit(items, big.remaining(), &mut refused).await?;
                 let (large, small): (Vec<Item>, Vec<Item>) = items.into_iter().partition(is_big);
                 let sources = self.sources.borrow().clone();
                 let (made, large) = small::local(&self.place, large).await?;
@@ -220,6 +222,7 @@ impl Worker {
         };
         let (produced, done) = tokio::join!(produce, consume);
         produced?;
+        let full = refused.text();
         let pass = Pass {
             planned,
             done,
@@ -230,25 +233,18 @@ impl Worker {
     }
 
     /// Leaves out what there is no room for; `claimed` bytes are on their way already.
-    async fn fit(
-        &self,
-        items: Vec<Item>,
-        claimed: u64,
-        full: &mut Option<String>,
-    ) -> Result<Vec<Item>, Error> {
+    async fn fit(&self, items: Vec<Item>, claimed: u64, all: &mut Refused) -> Result<Vec<Item>, Error> {
         let place = self.place.clone();
         let claimed = claimed.saturating_sub(self.place.partial.load(Ordering::Relaxed));
         let (items, refused) = blocking(move || {
             // Where nobody can tell, it is tried.
             let room = place.root.room().unwrap_or(Room { free: 0, total: 0 });
-            let mut budget = room::Budget::new(room, claimed);
+            let mut budget = Budget::new(room, claimed);
             let items: Vec<Item> = items.into_iter().filter(|item| budget.take(item)).collect();
-            Ok((items, budget.refused()))
+            Ok((items, budget.refused))
         })
         .await?;
-        if refused.is_some() {
-            *full = refused;
-        }
+        all.add(&refused);
         Ok(items)
     }
 

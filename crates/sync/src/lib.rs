@@ -25,6 +25,7 @@ mod serve;
 mod sim;
 pub mod status;
 mod ticket;
+pub mod units;
 mod watch;
 mod wire;
 

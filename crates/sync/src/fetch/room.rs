@@ -2,6 +2,7 @@
 
 use crate::apply::Item;
 use crate::disk::Room;
+use crate::units::size;
 
 /// What is left of a file system: a hundredth of it, but this much at least (bytes) …
 const RESERVE: u64 = 64 * 1024 * 1024;
@@ -16,12 +17,42 @@ fn reserve(total: u64) -> u64 {
     (total / RESERVE_SHARE).max(RESERVE).min(total / SMALL_SHARE)
 }
 
-/// What one pass has room for.
-pub(super) struct Budget {
+/// What did not fit.
+#[derive(Debug, Default)]
+pub(super) struct Refused {
+    files: u64,
+    bytes: u64,
+    /// Room that there was.
     free: u64,
+}
+
+impl Refused {
+    /// One batch more of the same pass.
+    pub(super) fn add(&mut self, more: &Refused) {
+        if more.files > 0 {
+            self.files += more.files;
+            self.bytes = self.bytes.saturating_add(more.bytes);
+            self.free = more.free;
+        }
+    }
+
+    /// In words; `None` for nothing.
+    pub(super) fn text(&self) -> Option<String> {
+        (self.files > 0).then(|| {
+            format!(
+                "too little room: {} are free on the folder's disk, {} files of {} do not fit",
+                size(self.free),
+                self.files,
+                size(self.bytes)
+            )
+        })
+    }
+}
+
+/// What one batch has room for.
+pub(super) struct Budget {
     left: u64,
-    /// Items that did not fit, and their bytes.
-    refused: (u64, u64),
+    pub(super) refused: Refused,
 }
 
 impl Budget {
@@ -34,11 +65,11 @@ impl Budget {
                 .saturating_sub(reserve(room.total))
                 .saturating_sub(claimed)
         };
-        Budget {
+        let refused = Refused {
             free: room.free,
-            left,
-            refused: (0, 0),
-        }
+            ..Refused::default()
+        };
+        Budget { left, refused }
     }
 
     /// Is there room for it? Then it is taken. What needs no content always fits.
@@ -53,32 +84,11 @@ impl Budget {
                 true
             }
             None => {
-                self.refused.0 += 1;
-                self.refused.1 = self.refused.1.saturating_add(need);
+                self.refused.files += 1;
+                self.refused.bytes = self.refused.bytes.saturating_add(need);
                 false
             }
         }
-    }
-
-    /// What did not fit, in words.
-    pub(super) fn refused(&self) -> Option<String> {
-        let (items, bytes) = self.refused;
-        (items > 0).then(|| {
-            format!(
-                "too little room: {} are free on the folder's disk, {items} files of {} do not fit",
-                size(self.free),
-                size(bytes)
-            )
-        })
-    }
-}
-
-/// A number of bytes for a person.
-fn size(bytes: u64) -> String {
-    const UNITS: [(&str, u64); 3] = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
-    match UNITS.iter().find(|(_, unit)| bytes >= *unit) {
-        Some((name, unit)) => format!("{:.1} {name}", bytes as f64 / *unit as f64),
-        None => format!("{bytes} B"),
     }
 }
 
@@ -136,8 +146,17 @@ mod tests {
         assert!(!budget.take(&item(Op::Replace, 4 * MIB)));
         assert!(budget.take(&item(Op::Remove, 4 * MIB)));
         assert_eq!(
-            budget.refused().expect("two were"),
+            budget.refused.text().expect("two were"),
             "too little room: 30.0 MiB are free on the folder's disk, 2 files of 28.0 MiB do not fit"
+        );
+        let mut all = Refused::default();
+        assert!(all.text().is_none());
+        all.add(&budget.refused);
+        all.add(&Refused::default());
+        all.add(&budget.refused);
+        assert_eq!(
+            all.text().expect("four were"),
+            "too little room: 30.0 MiB are free on the folder's disk, 4 files of 56.0 MiB do not fit"
         );
         // A file system that does not say how large it is.
         let mut budget = Budget::new(Room { free: 0, total: 0 }, 0);
