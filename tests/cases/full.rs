@@ -99,50 +99,48 @@ fn many(a: &Device) {
     }
 }
 
-#[test]
-fn a_full_disk_of_the_receiving_state_directory() {
+/// Which side's state directory is on the small disk.
+#[derive(Clone, Copy, PartialEq)]
+enum Side {
+    Sending,
+    Receiving,
+}
+
+fn a_full_disk_of_a_state_directory(side: Side) {
     let lab = Lab::new();
     let Some(disk) = Tmpfs::new(lab.path("disk"), 6 * 1024) else {
         return;
     };
     let (mut a, mut b) = two(&lab);
-    b.home = lab.path("disk/state");
+    let full = if side == Side::Sending { &mut a } else { &mut b };
+    full.home = lab.path("disk/state");
     many(&a);
     let before = (snapshot(&a.folder), mtimes(&a.folder));
     a.start();
     b.start();
     pair(&a, &b);
-    says(&b, "free for the database");
-    b.fails(["wait", "--timeout", "1s"], 3, &["free"]);
+    let full = if side == Side::Sending { &a } else { &b };
+    says(full, "free for the database");
+    assert_eq!(full.field("state"), "error");
+    full.fails(["wait", "--timeout", "1s"], 3, &["free"]);
     assert_eq!((snapshot(&a.folder), mtimes(&a.folder)), before);
     disk.resize(256 * 1024);
     assert_converged(&[&a, &b]);
     assert_eq!((snapshot(&a.folder), mtimes(&a.folder)), before);
-    assert_eq!(b.field("conflicts"), 0);
-    b.restart();
+    let full = if side == Side::Sending { &mut a } else { &mut b };
+    assert_eq!(full.field("conflicts"), 0);
+    full.restart();
     assert_converged(&[&a, &b]);
 }
 
 #[test]
+fn a_full_disk_of_the_receiving_state_directory() {
+    a_full_disk_of_a_state_directory(Side::Receiving);
+}
+
+#[test]
 fn a_full_disk_of_the_sending_state_directory() {
-    let lab = Lab::new();
-    let Some(disk) = Tmpfs::new(lab.path("disk"), 6 * 1024) else {
-        return;
-    };
-    let (mut a, mut b) = two(&lab);
-    a.home = lab.path("disk/state");
-    many(&a);
-    let before = (snapshot(&a.folder), mtimes(&a.folder));
-    a.start();
-    b.start();
-    pair(&a, &b);
-    says(&a, "free for the database");
-    assert_eq!(a.field("state"), "error");
-    assert_eq!((snapshot(&a.folder), mtimes(&a.folder)), before);
-    disk.resize(256 * 1024);
-    assert_converged(&[&a, &b]);
-    assert_eq!((snapshot(&a.folder), mtimes(&a.folder)), before);
-    assert_eq!(a.field("conflicts"), 0);
+    a_full_disk_of_a_state_directory(Side::Sending);
 }
 
 #[test]

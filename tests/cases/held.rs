@@ -17,6 +17,15 @@ fn remove_files(dir: &Path, numbers: std::ops::Range<usize>) {
     }
 }
 
+/// In two steps, neither of which is a mass removal by itself; together they are, for who sees them together.
+#[track_caller]
+fn remove_27_of_50(device: &Device) {
+    remove_files(&device.folder, 0..15);
+    eventually("seen", LONG, || device.field("files") == 35);
+    remove_files(&device.folder, 15..27);
+    eventually("seen", LONG, || device.field("files") == 23);
+}
+
 fn empty(dir: &Path) {
     for entry in fs::read_dir(dir).unwrap() {
         let path = entry.unwrap().path();
@@ -86,11 +95,7 @@ fn a_peer_state_that_takes_away_more_than_half_is_held_and_can_be_rejected() {
     let (_lab, a, mut b) = paired(|dir| fill(dir, 50));
     let before = snapshot(&a.folder);
     b.stop();
-    // Each of these is no mass removal by itself; together they are, for who sees them together.
-    remove_files(&a.folder, 0..15);
-    eventually("seen", LONG, || a.field("files") == 35);
-    remove_files(&a.folder, 15..27);
-    eventually("seen", LONG, || a.field("files") == 23);
+    remove_27_of_50(&a);
     b.start();
     held(&b, "laptop removed 27 of 50 files at once");
     assert_eq!(snapshot(&b.folder), before);
@@ -182,10 +187,7 @@ fn what_one_device_rejected_is_held_nowhere_any_more() {
     let before = names(&a.folder);
     b.stop();
     c.stop();
-    remove_files(&a.folder, 0..15);
-    eventually("seen", LONG, || a.field("files") == 35);
-    remove_files(&a.folder, 15..27);
-    eventually("seen", LONG, || a.field("files") == 23);
+    remove_27_of_50(&a);
     c.start();
     held(&c, "laptop removed 27 of 50 files at once");
     b.start();
@@ -200,10 +202,7 @@ fn what_one_device_rejected_is_held_nowhere_any_more() {
 fn a_held_state_goes_with_its_device() {
     let (_lab, a, mut b) = paired(|dir| fill(dir, 50));
     b.stop();
-    remove_files(&a.folder, 0..15);
-    eventually("seen", LONG, || a.field("files") == 35);
-    remove_files(&a.folder, 15..27);
-    eventually("seen", LONG, || a.field("files") == 23);
+    remove_27_of_50(&a);
     b.start();
     held(&b, "laptop removed 27 of 50 files at once");
     b.ok(["unpair", "laptop"]);

@@ -74,15 +74,15 @@ fn file_becomes_a_symlink_here_and_is_modified_there() {
     }
 }
 
-#[test]
-fn directory_becomes_a_file_here_and_a_member_is_edited_there() {
+/// A directory becomes a file here, and one of its members is written there.
+fn directory_becomes_a_file(member: &str, content: &str) {
     let (_lab, a, b) = apart(
         base,
         |a| {
             fs::remove_dir_all(a.path("d")).unwrap();
             write(a.path("d"), "a file now");
         },
-        |b| write(b.path("d/x"), "edited"),
+        |b| write(b.path(member), content),
     );
     let copy = conflict_name("d", b"a file now");
     shows(
@@ -91,33 +91,20 @@ fn directory_becomes_a_file_here_and_a_member_is_edited_there() {
         &[
             ("f", "base"),
             ("rest/1", "1"),
-            ("d/x", "edited"),
+            (member, content),
             (copy.as_str(), "a file now"),
         ],
     );
 }
 
 #[test]
+fn directory_becomes_a_file_here_and_a_member_is_edited_there() {
+    directory_becomes_a_file("d/x", "edited");
+}
+
+#[test]
 fn directory_becomes_a_file_here_and_a_member_is_created_there() {
-    let (_lab, a, b) = apart(
-        base,
-        |a| {
-            fs::remove_dir_all(a.path("d")).unwrap();
-            write(a.path("d"), "a file now");
-        },
-        |b| write(b.path("d/new"), "new"),
-    );
-    let copy = conflict_name("d", b"a file now");
-    shows(
-        &a,
-        &b,
-        &[
-            ("f", "base"),
-            ("rest/1", "1"),
-            ("d/new", "new"),
-            (copy.as_str(), "a file now"),
-        ],
-    );
+    directory_becomes_a_file("d/new", "new");
 }
 
 #[test]
