@@ -120,16 +120,21 @@ impl Drop for Device {
 /// `sync` for one device: nothing of the user's own state is seen or changed.
 fn command(bin: &Path, corner: &Path, name: &str) -> Command {
     let mut command = Command::new(bin);
-    command.current_dir(corner).stdin(Stdio::null());
+    settle_in(&mut command, corner, name, "127.0.0.1:0");
     command
+}
+
+/// Makes `command` that of the device `name` in `corner`, reachable at `bind` and seen by nobody else.
+pub(crate) fn settle_in(command: &mut Command, corner: &Path, name: &str, bind: &str) {
+    command
+        .current_dir(corner)
+        .stdin(Stdio::null())
         .env("ALIKE_HOME", corner.join("state"))
-        .env("ALIKE_NAME", name);
-    command
-        .env("ALIKE_BIND", "127.0.0.1:0")
+        .env("ALIKE_NAME", name)
+        .env("ALIKE_BIND", bind)
         .env("ALIKE_RELAY", "disabled")
-        .env("ALIKE_DISCOVERY", "none");
-    command.env("ALIKE_NO_AUTOSTART", "1");
-    command
+        .env("ALIKE_DISCOVERY", "none")
+        .env("ALIKE_NO_AUTOSTART", "1");
 }
 
 /// Looks again and again until `check` holds, or fails after a minute.

@@ -46,6 +46,9 @@ pub(crate) fn run() -> Result<()> {
         }
         exec(&mut test)
     })?;
+    if !rustix::process::geteuid().is_root() {
+        println!("==> NOT RUN, because only root can mount: the tests of full disks (tests/cases/full.rs)");
+    }
     println!("==> everything passed in {:.1} s", start.elapsed().as_secs_f64());
     Ok(())
 }

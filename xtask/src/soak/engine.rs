@@ -4,7 +4,7 @@
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Command, Output};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -16,6 +16,7 @@ use serde_json::Value;
 use super::ledger::Ledger;
 use super::net::Net;
 use super::random::Random;
+use crate::device::settle_in;
 
 /// Longer than an engine takes to start on a slow machine.
 const START_LIMIT: Duration = Duration::from_secs(60);
@@ -80,15 +81,7 @@ impl Engine {
             Some(_) => format!("{}:0", Net::address(self.index)),
             None => "127.0.0.1:0".to_owned(),
         };
-        command
-            .current_dir(&self.corner)
-            .stdin(Stdio::null())
-            .env("ALIKE_HOME", self.corner.join("state"))
-            .env("ALIKE_NAME", format!("d{}", self.index))
-            .env("ALIKE_BIND", bind)
-            .env("ALIKE_RELAY", "disabled")
-            .env("ALIKE_DISCOVERY", "none")
-            .env("ALIKE_NO_AUTOSTART", "1");
+        settle_in(&mut command, &self.corner, &format!("d{}", self.index), &bind);
         command
     }
 
