@@ -194,3 +194,32 @@ fn a_restart_is_no_change() {
     assert_converged(&[&a, &b]);
     assert_eq!(a.field("generation"), generation);
 }
+
+#[test]
+fn a_save_that_is_not_durable_is_not_sent() {
+    let lab = Lab::new();
+    let (mut a, b) = (lab.fallible("laptop"), lab.running("desktop"));
+    fs::create_dir(&a.folder).unwrap();
+    some_files(&a.folder);
+    a.start();
+    pair(&a, &b);
+    assert_converged(&[&a, &b]);
+    a.stop();
+    a.launch("commit.sync=errors");
+    write(a.path("new"), "saved");
+    fs::remove_file(a.path("dir/1")).unwrap();
+    eventually("said", LONG, || {
+        a.cmd(["status", "--json"])
+            .stdout
+            .contains("cannot be made durable")
+    });
+    a.fails(["wait", "--timeout", "1s"], 3, &[]);
+    assert!(!b.path("new").exists() && b.path("dir/1").exists());
+    a.stop();
+    a.launch("commit.sync=error@1");
+    eventually("it goes on by itself", LONG, || {
+        b.path("new").exists() && !b.path("dir/1").exists()
+    });
+    assert_converged(&[&a, &b]);
+    assert_eq!(a.field("problems").to_string(), "[]");
+}

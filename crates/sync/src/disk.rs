@@ -8,6 +8,7 @@
 mod back;
 mod content;
 mod dir;
+mod durable;
 mod moves;
 mod object;
 mod own;
@@ -279,11 +280,6 @@ impl Root {
     pub(crate) fn read_link(&self, path: &RelPath) -> io::Result<Vec<u8>> {
         let (dir, name) = path.split().ok_or(io::ErrorKind::InvalidInput)?;
         self.place_dir(&dir)?.read_link(name.as_bytes())
-    }
-
-    /// Makes everything written to this file system so far durable.
-    pub(crate) fn sync_all(&self) -> io::Result<()> {
-        Ok(sys::syncfs(&self.fd)?)
     }
 
     /// Are its times this machine's own, a kernel tick fine? Not on FAT, exFAT, HFS+, SMB, NFS and FUSE: even

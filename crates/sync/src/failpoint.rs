@@ -38,6 +38,8 @@ mod armed {
         "scan.gone.reported",
         "scan.end",
         // Transactions of the folder's thread.
+        "commit.sync",
+        "commit.synced",
         "commit.found",
         "commit.found.done",
         "commit.merge",

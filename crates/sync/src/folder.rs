@@ -2,6 +2,7 @@
 //! it as events and leave it as one commit each. Never waits for the network.
 
 mod commit;
+mod durable;
 mod hold;
 mod look;
 mod merge;

@@ -145,7 +145,11 @@ impl Folder {
         if changed.is_empty() && touched.is_empty() {
             return Ok(());
         }
-        let (changed, key) = (changed.into_values().collect(), self.place.key);
+        let changed: Vec<Finding> = changed.into_values().collect();
+        if !self.is_durable(&changed, &touched) {
+            return Ok(());
+        }
+        let key = self.place.key;
         let store = self.place.store.clone();
         self.or_as_before(|folder| {
             let snapshot = store.snapshot()?;

@@ -67,8 +67,13 @@ impl Sim {
         }
     }
 
-    /// What alike wrote down as put on disk is still there when the power is back.
-    pub(super) fn check_durable(&self, machine: usize, before: &Tree, after: &Tree) {
+    /// What alike wrote down as put on disk, by itself or by a user, is still there when the power is back.
+    pub(super) fn check_durable(
+        &self,
+        machine: usize,
+        (before, prints): (&Tree, &BTreeMap<RelPath, (u64, i64, i64)>),
+        after: &Tree,
+    ) {
         let here = &self.machines[machine];
         let opened = alike_store::Store::with_backend(here.medium.open(), "check".as_ref());
         let store = opened.expect("a database outlives a power cut");
@@ -82,8 +87,14 @@ impl Sim {
             let Some(key) = row.mat.value.key() else { continue };
             let was = before.get(&path).is_some_and(|(v, _)| *v == row.mat.value);
             let is = after.get(&path).is_some_and(|(v, _)| *v == row.mat.value);
+            // Its user may have saved the same once more since it was looked at.
+            let as_seen = !row.racy
+                && row
+                    .fingerprint
+                    .is_some_and(|f| prints.get(&path) == Some(&(f.ino, f.mtime_ns, f.ctime_ns)));
+            let saved_again = !as_seen && books.own_write(machine, &path, &key);
             assert!(
-                !was || is || books.own_write(machine, &path, &key),
+                !was || is || saved_again,
                 "MAT of m{machine} knows {:?} at {path}, but it was not durable there",
                 books.name(&key)
             );

@@ -258,6 +258,15 @@ impl Disk {
         tree
     }
 
+    /// Inode, mtime and ctime of everything that users see: what tells whether it was changed.
+    pub(super) fn prints(&self) -> BTreeMap<RelPath, (u64, i64, i64)> {
+        let of = |node: Oid| {
+            let attr = &self.nodes[&node].attr;
+            Some((self.path_of(node)?, (attr.ino, attr.mtime, attr.ctime)))
+        };
+        self.below(self.folder).into_iter().filter_map(of).collect()
+    }
+
     // What is done to it.
 
     fn log(&mut self, changes: Vec<Change>) {

@@ -305,6 +305,7 @@ impl Sim {
         let here = &self.machines[machine];
         self.catch_up(machine);
         let before = here.tree();
+        let prints = here.disk.borrow().prints();
         here.hands.borrow_mut().clear();
         {
             let mut rng = self.rng.borrow_mut();
@@ -317,6 +318,6 @@ impl Sim {
         for path in changed {
             self.note(format_args!("m{machine}: the power cut changed {path}"));
         }
-        self.check_durable(machine, &before, &after);
+        self.check_durable(machine, (&before, &prints), &after);
     }
 }

@@ -219,7 +219,7 @@ impl Sim {
                 ScanInput::Rescan(path) => {
                     process.dirty.borrow_mut().insert(path);
                 }
-                ScanInput::Full => process.full_due.set(true),
+                ScanInput::Full | ScanInput::Later => process.full_due.set(true),
                 _ => {}
             }
         }
