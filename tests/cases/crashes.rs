@@ -29,7 +29,7 @@ enum Way {
     Steps,
     /// See `crashes_pairing`.
     Pairing,
-    /// See `edited_meanwhile`.
+    /// See `edited_meanwhile` and `open_files`.
     Edits,
 }
 
@@ -38,7 +38,7 @@ fn way(point: &str) -> Way {
         "engine.stopping" | "engine.closed" => Way::Stop,
         "fetch.big.note" | "fetch.big.noted" => Way::Notes,
         "move.steps" | "move.steps.put" => Way::Steps,
-        "move.unexpected" | "move.swapped" | "move.back" | "recover.back" => Way::Edits,
+        "move.unexpected" | "move.open" | "move.swapped" | "move.back" | "recover.back" => Way::Edits,
         _ if point.starts_with("recover.") => Way::Recovery,
         _ if point.starts_with("pair.") || point.starts_with("track.") => Way::Pairing,
         _ => Way::Changes,

@@ -14,6 +14,7 @@ mod engine;
 mod first_sync;
 mod full;
 mod held;
+mod open_files;
 mod pairing;
 mod programs;
 mod readers;

@@ -20,6 +20,12 @@ use crate::folder::{Folder, Look, Place, Problem};
 /// mtimes younger than this may not tell a later change from this one: on a local file system, on others.
 const RACY_NS: (i64, i64) = (10_000_000, 2_000_000_000);
 
+/// What is the matter with a file that a program has open for writing, and what to do.
+pub(crate) const BEING_WRITTEN: (&str, &str) = (
+    "a program on this device has it open for writing; the other device's version waits until it is closed",
+    "close it in that program (`fuser` or `lsof` tells which one)",
+);
+
 /// One path that has to change, as planned from one snapshot.
 #[derive(Clone, Debug)]
 pub(crate) struct Item {
@@ -27,6 +33,15 @@ pub(crate) struct Item {
     pub(crate) op: Op,
     pub(crate) head: Option<Shown>,
     pub(crate) row: Option<IndexRow>,
+}
+
+impl Item {
+    /// Does it take a file away that is there?
+    pub(crate) fn displaces_file(&self) -> bool {
+        let was_file = |row: &IndexRow| matches!(row.mat.value, Value::File { .. });
+        matches!(self.op, Op::Replace | Op::Remove | Op::RemoveThenMkdir)
+            && self.row.as_ref().is_some_and(was_file)
+    }
 }
 
 /// An item whose content, if it needs any, is in a temporary file.
@@ -305,6 +320,7 @@ impl Folder {
             ),
             MoveError::NotEmpty | MoveError::Busy => Outcome::Blocked,
             MoveError::Unsupported(reason) => problem(reason, "rename it on a device that can"),
+            MoveError::BeingWritten => problem(BEING_WRITTEN.0.into(), BEING_WRITTEN.1),
             MoveError::NoSpace => problem(
                 "no space left on the device".into(),
                 "free some space; the file is fetched again by itself",

@@ -9,6 +9,7 @@ mod back;
 mod content;
 mod dir;
 mod durable;
+mod lease;
 mod moves;
 mod object;
 mod own;
@@ -31,6 +32,8 @@ use rustix::fs::{Mode, OFlags};
 
 pub(crate) use content::{Buffer, Content, OUTBOARD_FROM};
 pub(crate) use dir::Dir;
+#[cfg(test)]
+pub(crate) use lease::probe as probe_lease;
 #[cfg(test)]
 pub(crate) use sys::real;
 
@@ -115,6 +118,9 @@ pub(crate) enum MoveError {
     /// This file system cannot hold that name, or cannot do what is needed.
     #[error("this file system cannot do it: {0}")]
     Unsupported(String),
+    /// A program has it open for writing: later.
+    #[error("a program has it open for writing")]
+    BeingWritten,
     /// No room, or over quota.
     #[error("no space is left on the file system")]
     NoSpace,

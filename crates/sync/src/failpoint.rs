@@ -84,6 +84,7 @@ mod armed {
         "move.verified",
         "move.kept",
         "move.unexpected",
+        "move.open",
         "move.swapped",
         "move.back",
         "move.remove",

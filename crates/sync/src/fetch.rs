@@ -39,8 +39,8 @@ const BATCHES: usize = 2;
 const BIG_FILES: usize = 2;
 /// Pause before what could not be done is tried again: first, and at most.
 const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
-/// Room is looked for this often at least.
-const ROOM_RETRY: Duration = Duration::from_secs(2);
+/// What may be possible soon is tried this often at least.
+const SOON: Duration = Duration::from_secs(2);
 
 /// A peer that content of the folder can be asked of.
 #[derive(Clone, Debug)]
@@ -118,8 +118,8 @@ struct Worker {
 struct Pass {
     planned: usize,
     done: usize,
-    /// Something was left out for lack of room.
-    full: bool,
+    /// Something was left out that may be possible soon: there was no room, or a program had it open for writing.
+    soon: bool,
 }
 
 impl Worker {
@@ -139,8 +139,8 @@ impl Worker {
                     true
                 }
                 Ok(pass) => {
-                    if pass.full {
-                        retry = retry.min(ROOM_RETRY);
+                    if pass.soon {
+                        retry = retry.min(SOON);
                     }
                     if pass.planned == 0 && big.is_idle() {
                         big.clear();
@@ -178,11 +178,12 @@ impl Worker {
         let (batches, mut ready) = mpsc::channel::<(Option<Digest>, Vec<Ready>)>(BATCHES);
         let mut planned = 0;
         let mut refused = Refused::default();
+        let mut open = false;
         // Who cannot remember what is on disk must not put more there.
         if self.place.store.check_room().is_err() {
             tell(&self.folder, FolderEvent::CheckRoom).await;
             return Ok(Pass {
-                full: true,
+                soon: true,
                 planned: 1,
                 ..Pass::default()
             });
@@ -197,6 +198,7 @@ impl Worker {
                 };
                 after = Some(last);
                 planned += items.len();
+                let items = self.closed(items, &mut open).await?;
                 let items = self.fit(items, big.remaining(), &mut refused).await?;
                 let (large, small): (Vec<Item>, Vec<Item>) = items.into_iter().partition(is_big);
                 let sources = self.sources.borrow().clone();
@@ -226,10 +228,26 @@ impl Worker {
         let pass = Pass {
             planned,
             done,
-            full: full.is_some(),
+            soon: full.is_some() || open,
         };
         self.say_full(full).await;
         Ok(pass)
+    }
+
+    /// Leaves out what a program has open for writing: it could not be replaced, and need not be fetched yet.
+    async fn closed(&self, items: Vec<Item>, any: &mut bool) -> Result<Vec<Item>, Error> {
+        let place = self.place.clone();
+        let (open, items): (Vec<Item>, Vec<Item>) = blocking(move || {
+            let open = |item: &Item| item.displaces_file() && place.root.is_being_written(&item.path);
+            Ok(items.into_iter().partition(open))
+        })
+        .await?;
+        if !open.is_empty() {
+            *any = true;
+            let paths = open.into_iter().map(|item| item.path).collect();
+            tell(&self.folder, FolderEvent::BeingWritten(paths)).await;
+        }
+        Ok(items)
     }
 
     /// Leaves out what there is no room for; `claimed` bytes are on their way already.

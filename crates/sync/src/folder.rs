@@ -21,7 +21,7 @@ use alike_core::state::State;
 use alike_store::{FolderKey, FolderRow, Head, Reason, Store, StoreError};
 use tokio::sync::{oneshot, watch};
 
-use crate::apply::{Outcome, Ready};
+use crate::apply::{BEING_WRITTEN, Outcome, Ready};
 use crate::control::Keep;
 use crate::disk::Root;
 use crate::error::Error;
@@ -100,6 +100,8 @@ pub(crate) enum FolderEvent {
     Frozen(Option<String>),
     /// The database may have too little room.
     CheckRoom,
+    /// Programs have these open for writing: they cannot be replaced now.
+    BeingWritten(Vec<RelPath>),
     /// Too little room for what is to be fetched; or not any more.
     DiskFull(Option<String>),
     /// The watcher works, or not.
@@ -341,6 +343,12 @@ impl Folder {
                 }
             }
             FolderEvent::CheckRoom => self.place.store.check_room()?,
+            FolderEvent::BeingWritten(paths) => {
+                let (reason, hint) = (BEING_WRITTEN.0.to_owned(), BEING_WRITTEN.1.to_owned());
+                let problem = Problem { reason, hint };
+                let problems = paths.into_iter().map(|path| (path, problem.clone()));
+                self.apply_problems.extend(problems);
+            }
             FolderEvent::DiskFull(state) => self.view.disk_full = state,
             FolderEvent::Merge {
                 theirs,

@@ -11,7 +11,7 @@ use rustix::io::Errno;
 use super::moves::exchange;
 use super::own::TMP;
 use super::temp::ASIDE;
-use super::{Buffer, Content, Dir, Kind, Place, Root, is_absent};
+use super::{Buffer, Content, Dir, Kind, Place, Root, is_absent, lease};
 use crate::failpoint::point;
 
 /// Ends the name of what is taken away from `path`, so that it can be told after a crash where it came from.
@@ -40,8 +40,8 @@ impl Root {
     }
 
     /// A move at `path` was cut off that was to put `after` in the place of `before`. Where it had taken away
-    /// something else (one of `asides`), saved by somebody between its look and its move and not put back yet, that
-    /// goes back to its path: where nothing is, or in exchange for `after`. To be called before any other move.
+    /// something else (one of `asides`), saved by somebody between its look and its move and not put back yet, or what
+    /// a program has open for writing, that goes back to its path: where nothing is, or in exchange for `after`. To be called before any other move.
     pub(crate) fn put_back_saved(
         &self,
         asides: &[Vec<u8>],
@@ -53,7 +53,9 @@ impl Root {
         for name in asides.iter().filter(|name| name.ends_with(&mark)) {
             let tmp = self.own_dir(TMP)?;
             let held = value(&tmp, name)?;
-            if held.is_none() || held.as_ref() == before || held.as_ref() == after {
+            // One that a program still has open for writing goes back too: what it writes belongs to the path.
+            let is_known = held.as_ref() == before || held.as_ref() == after;
+            if held.is_none() || (is_known && !lease::is_being_written(&tmp, name)) {
                 continue;
             }
             // Its directory went as well: then it stays with the displaced versions.

@@ -10,7 +10,7 @@ use rustix::fs::{AtFlags, Mode, RenameFlags};
 use rustix::io::Errno;
 
 use super::{
-    Buffer, Content, Dir, Expected, Kind, MoveError, Place, Root, Stat, Ways, failed, io_failed, sys,
+    Buffer, Content, Dir, Expected, Kind, MoveError, Place, Root, Stat, Ways, failed, io_failed, lease, sys,
 };
 use crate::failpoint::{may_fail, point};
 
@@ -60,6 +60,7 @@ impl Root {
         let place = self.place(path)?;
         let tmp = self.tmp_for(path)?;
         let before = as_expected(&place, expect)?;
+        place.must_be_closed()?;
         let ours = inherit(&tmp, temp, &before, self.temp_stat(&tmp, temp, path)?, path)?;
         if !Ways::has(&self.ways.exchange) {
             return self.replace_in_steps(&tmp, temp, &place, &before, &ours, expect);
@@ -90,6 +91,12 @@ impl Root {
             point("move.back");
             return Err(MoveError::Changed);
         }
+        // Whoever opened it before the exchange would write into what is displaced; by now nobody can any more.
+        if lease::is_being_written(&tmp, &aside) {
+            point("move.open");
+            self.swap_back(&tmp, &aside, &place, &ours, temp);
+            return Err(MoveError::BeingWritten);
+        }
         // Ours was there: if somebody has changed it already, that is a change of ours, and for the next scan.
         let there = landed(&place, &ours).unwrap_or(ours.fingerprint);
         point("move.verified");
@@ -103,6 +110,7 @@ impl Root {
         let place = self.place(path)?;
         let tmp = self.tmp_for(path)?;
         let before = as_expected(&place, expect)?;
+        place.must_be_closed()?;
         point("move.remove");
         self.meanwhile();
         let aside = self.take_aside(&tmp, &place, &before)?;
@@ -256,11 +264,13 @@ impl Root {
         let out = tmp
             .stat(&aside)
             .map_err(|source| io_failed("look at", &place.path, source))?;
-        if out.is_some_and(|out| out.is_same_but_renamed(before)) {
+        let is_it = out.is_some_and(|out| out.is_same_but_renamed(before));
+        if is_it && !lease::is_being_written(tmp, &aside) {
             return Ok(aside);
         }
         self.meanwhile();
         Err(match self.put_back(tmp, &aside, place) {
+            Ok(()) if is_it => MoveError::BeingWritten,
             // Whoever has taken its place overwrote a version of his own.
             Ok(()) | Err(Errno::EXIST) => MoveError::Changed,
             Err(_) => MoveError::Displaced,

@@ -10,10 +10,14 @@ pub(super) use rustix::fs::{
 #[cfg(not(test))]
 pub(super) use real::{dup, entries, file_system};
 
+#[cfg(not(test))]
+pub(super) use super::lease::probe as is_being_written;
+
 #[cfg(test)]
 pub(super) use crate::sim::calls::{
-    dup, entries, fchmod, fchown, file_system, fstat, fstatvfs, fsync, futimens, linkat, mkdirat, open,
-    openat, openat2, readlinkat, renameat_with, stat, statat, symlinkat, syncfs, unlinkat, utimensat,
+    dup, entries, fchmod, fchown, file_system, fstat, fstatvfs, fsync, futimens, is_being_written, linkat,
+    mkdirat, open, openat, openat2, readlinkat, renameat_with, stat, statat, symlinkat, syncfs, unlinkat,
+    utimensat,
 };
 
 /// What takes more than one call.

@@ -213,10 +213,16 @@ impl Engine {
             return Some("changes on this device are still being looked at".into());
         }
         if view.pending_files > 0 {
-            return Some(format!(
-                "{} paths are still to be fetched and applied here",
-                view.pending_files
-            ));
+            let count = match view.pending_files {
+                1 => "1 path is".to_owned(),
+                n => format!("{n} paths are"),
+            };
+            // The first thing that is the matter is often the only one.
+            let problem = view.problems.first_key_value();
+            let why = problem.map_or_else(String::new, |(path, problem)| {
+                format!(" ({path}: {})", problem.reason)
+            });
+            return Some(format!("{count} still to be fetched and applied here{why}"));
         }
         let connected: Vec<_> = folder.sessions.iter().filter(|(_, s)| s.takes_part()).collect();
         if connected.is_empty() {

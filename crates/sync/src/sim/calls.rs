@@ -332,6 +332,16 @@ pub(crate) fn fsync<F: AsFd>(fd: F) -> Result<()> {
     Ok(())
 }
 
+/// Leases: a machine has them or not.
+pub(crate) fn is_being_written(file: &std::fs::File) -> bool {
+    let Some(sim) = current() else {
+        return crate::disk::probe_lease(file);
+    };
+    let (machine, node) = node(&sim, file);
+    let here = &sim.machines[machine];
+    here.ways.leases && here.hands.borrow().contains(&node)
+}
+
 pub(crate) fn mkdirat<P: Arg, F: AsFd>(fd: F, path: P, mode: Mode) -> Result<()> {
     let Some(sim) = current() else {
         return rustix::fs::mkdirat(fd, path, mode);

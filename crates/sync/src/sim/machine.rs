@@ -36,6 +36,8 @@ pub(super) struct Ways {
     pub(super) openat2: bool,
     pub(super) no_replace: bool,
     pub(super) exchange: bool,
+    /// Can it tell who has a file open for writing?
+    pub(super) leases: bool,
 }
 
 pub(super) struct Machine {
@@ -48,6 +50,8 @@ pub(super) struct Machine {
     pub(super) process: RefCell<Option<Rc<Process>>>,
     /// Files that somebody's program holds open for writing.
     pub(super) hands: RefCell<Vec<Oid>>,
+    /// Did a process end in the middle of something?
+    pub(super) fell: Cell<bool>,
     /// Is it in the folder's circle by now?
     pub(super) paired: Cell<bool>,
 }
@@ -135,11 +139,13 @@ impl Machine {
                 openat2: rng.percent(80),
                 no_replace: exchange || rng.percent(50),
                 exchange,
+                leases: rng.percent(75),
             },
             medium,
             skew: Cell::new(skew),
             process: RefCell::new(None),
             hands: RefCell::default(),
+            fell: Cell::new(false),
             paired: Cell::new(paired),
         }
     }
@@ -185,6 +191,7 @@ impl Sim {
             resume_unwind(panic);
         }
         if let Some(end) = self.dying.take() {
+            self.machines[machine].fell.set(true);
             self.bury(machine, end);
         }
         self.acting.set(before);

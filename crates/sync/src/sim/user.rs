@@ -342,6 +342,11 @@ impl Sim {
         let bytes = self.fresh_bytes();
         let now = self.file_time(machine);
         let mut disk = self.machines[machine].disk.borrow_mut();
+        let here = &self.machines[machine];
+        assert!(
+            path.is_some() || !linked || !here.ways.leases || here.fell.get(),
+            "m{machine}: a file that a program has open for writing was displaced"
+        );
         if path.is_none() {
             // What alike had kept is gone by this, and perhaps the last of it.
             let old = disk.digest(node);
