@@ -16,6 +16,7 @@ mod full;
 mod held;
 mod open_files;
 mod pairing;
+mod parked;
 mod programs;
 mod readers;
 mod resolve;

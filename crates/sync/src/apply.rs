@@ -60,8 +60,10 @@ pub(crate) enum Outcome {
     Blocked,
     /// HEAD or the disk moved on; it is planned anew.
     Stale,
-    /// It cannot be done; there is a problem to show.
+    /// It cannot be done now; there is a problem to show.
     Failed,
+    /// It cannot be done here, and waiting does not help.
+    Parked,
 }
 
 /// A batch of planned items and where the next one begins.
@@ -94,7 +96,7 @@ pub(crate) fn gather(
     };
     for (path, _) in snapshot.pending(place.key, after, limit)? {
         planned.last = Some(path.clone());
-        if skip.contains(&path) {
+        if skip.contains(&path) || place.parked.holds(&path) {
             continue;
         }
         let head = look.at(&path)?.cloned();
@@ -168,8 +170,10 @@ impl Folder {
             match outcomes[*i] {
                 Outcome::Done => {}
                 // It will be tried again: the content need not cross the wire again for that.
-                Outcome::Failed if place.root.keep_temp(temp).is_ok() => {}
-                Outcome::Failed | Outcome::Blocked | Outcome::Stale => place.root.remove_temp(temp),
+                Outcome::Failed | Outcome::Parked if place.root.keep_temp(temp).is_ok() => {}
+                Outcome::Failed | Outcome::Parked | Outcome::Blocked | Outcome::Stale => {
+                    place.root.remove_temp(temp);
+                }
             }
         }
         point("apply.moved");
@@ -220,6 +224,12 @@ impl Folder {
     /// Does one item; what happened goes into `commit`.
     fn perform(&mut self, ready: &Ready, commit: &mut Commit) -> Outcome {
         let Item { path, op, head, row } = &ready.item;
+        let size = head.as_ref().map_or(0, |head| head.value.size());
+        if self.place.parked.holds_above(path) {
+            // What is wrong is said of the directory.
+            self.place.parked.park(path.clone(), size);
+            return Outcome::Parked;
+        }
         let root = &self.place.root;
         let expected = row.as_ref().map(|r| Expected {
             // A racy fingerprint proves nothing: then the content is compared.
@@ -260,6 +270,7 @@ impl Folder {
         match result {
             Ok(fingerprint) => {
                 self.apply_problems.remove(path);
+                self.place.parked.forget(path);
                 match head {
                     Some(head) => {
                         let mut new = materialised(head, fingerprint, root.keeps_fine_times());
@@ -283,11 +294,22 @@ impl Folder {
                     commit.index_remove.push(path.clone());
                 }
                 self.not_done(
-                    path,
+                    (path, size),
                     *op == Op::RemoveThenMkdir || *op == Op::RmdirThenCreate,
                     error,
                 )
             }
+        }
+    }
+
+    /// What is at a path that a scan would not take, in words; `None` for anything else, and for nothing.
+    fn stranger_at(&self, path: &RelPath) -> Option<String> {
+        match self.place.root.stat(path) {
+            Ok(Some(stat)) => match stat.kind {
+                Kind::Special(what) => Some(format!("a {what}")),
+                Kind::File | Kind::Dir | Kind::Symlink => None,
+            },
+            _ => None,
         }
     }
 
@@ -298,8 +320,16 @@ impl Folder {
         rows.is_ok_and(|rows| rows.is_empty())
     }
 
-    fn not_done(&mut self, path: &RelPath, two_steps: bool, error: MoveError) -> Outcome {
+    fn not_done(&mut self, (path, size): (&RelPath, u64), two_steps: bool, error: MoveError) -> Outcome {
         let strangers = matches!(error, MoveError::NotEmpty) && self.holds_only_strangers(path);
+        let in_the_way = match error {
+            MoveError::Changed => self.stranger_at(path),
+            _ => None,
+        };
+        let parks = strangers || in_the_way.is_some() || matches!(error, MoveError::Unsupported(_));
+        if parks {
+            self.place.parked.park(path.clone(), size);
+        }
         let mut problem = |reason: String, hint: &str| {
             self.apply_problems.insert(
                 path.clone(),
@@ -308,9 +338,16 @@ impl Folder {
                     hint: hint.to_owned(),
                 },
             );
-            Outcome::Failed
+            if parks { Outcome::Parked } else { Outcome::Failed }
         };
         let outcome = match error {
+            MoveError::Changed if in_the_way.is_some() => {
+                let what = in_the_way.unwrap_or_default();
+                problem(
+                    format!("another device has something of this name, but here {what} is in the way"),
+                    "move or remove it; the other device's version then comes by itself",
+                )
+            }
             // A local change slipped in: the scan finds out what it was. Or the directory it belongs into is
             // not there yet.
             MoveError::Changed | MoveError::Displaced => Outcome::Stale,

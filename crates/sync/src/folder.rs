@@ -6,6 +6,7 @@ mod durable;
 mod hold;
 mod look;
 mod merge;
+mod park;
 mod resolve;
 pub(crate) mod scanner;
 
@@ -33,6 +34,7 @@ pub(crate) use crate::clock::now_ms;
 pub(crate) use commit::Counts;
 pub(crate) use hold::HeldView;
 pub(crate) use look::Look;
+pub(crate) use park::Parked;
 
 /// Events waiting for the folder's thread; senders wait when it is full.
 const QUEUE: usize = 64;
@@ -53,6 +55,8 @@ pub(crate) struct Place {
     pub(crate) traffic: Traffic,
     /// Bytes of big files that have arrived but are not applied yet.
     pub(crate) partial: AtomicU64,
+    /// What cannot be put on this disk.
+    pub(crate) parked: Parked,
 }
 
 /// What happens to a folder.
@@ -316,6 +320,7 @@ impl Folder {
                 }
                 self.scan_problems
                     .retain(|at, _| !paths.iter().any(|p| at.is_within(p)));
+                self.place.parked.release(&paths);
             }
             FolderEvent::Found(found) => self.found(found)?,
             FolderEvent::Gone { findings, full } => self.gone(findings, full)?,
@@ -407,8 +412,9 @@ impl Folder {
         let snapshot = self.place.store.snapshot()?;
         let (files, bytes) = snapshot.pending_total(self.place.key)?;
         self.view.head = self.head.clone();
-        self.view.pending_files = files;
-        self.view.pending_bytes = bytes;
+        let parked = self.place.parked.total();
+        self.view.pending_files = files.saturating_sub(parked.0);
+        self.view.pending_bytes = bytes.saturating_sub(parked.1);
         self.view.held = self.hold.view();
         let problems = self
             .scan_problems

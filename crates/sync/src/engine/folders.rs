@@ -151,6 +151,7 @@ impl Engine {
             outboards,
             traffic: Default::default(),
             partial: AtomicU64::new(0),
+            parked: Default::default(),
         });
         let (input, inbox) = std::sync::mpsc::channel();
         let device = *self.endpoint.id().as_bytes();

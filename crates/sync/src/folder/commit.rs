@@ -438,6 +438,11 @@ impl Folder {
     pub(super) fn settled(&mut self, commit: &Commit) {
         for path in &commit.pending_remove {
             self.apply_problems.remove(path);
+            self.place.parked.forget(path);
+        }
+        // HEAD or the disk has changed there: it is tried again.
+        for (path, _) in &commit.pending_put {
+            self.place.parked.forget(path);
         }
     }
 

@@ -243,6 +243,7 @@ impl Sim {
             outboards: PathBuf::from("/nowhere"),
             traffic: Default::default(),
             partial: AtomicU64::new(0),
+            parked: Default::default(),
         });
         let (rescan_to, rescan) = mpsc::channel();
         let intents = place
