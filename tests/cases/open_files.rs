@@ -117,18 +117,17 @@ fn a_file_that_is_opened_in_the_last_moment_is_left_alone() {
             write(a.path(&name), format!("from afar {n}\n"));
         }
         let hold = Hold::new(&b);
-        // By the last one the new version has been exchanged in already: the path is opened before.
-        let early = (point == "move.exchanged").then(|| ());
+        // At the exchange's end the path means the new version: nobody is in the way of anything.
+        let is_late = point == "move.exchanged";
         b.launch(&format!("{point}={}{dies}", hold.action(1)));
         hold.reached(point);
-        let log = open(&b, &name);
+        let mut log = open(&b, &name);
         hold.release();
         if !dies.is_empty() {
             eventually("it falls", LONG, || b.fell());
             b.start();
         }
-        let mut log = log;
-        if early.is_none() && dies.is_empty() {
+        if !is_late && dies.is_empty() {
             waits_for(&b, &name);
         }
         log.write_all(b"written meanwhile\n").unwrap();
