@@ -2,6 +2,7 @@
 //! never reads the environment; the command does both.
 
 mod apply;
+mod blobs;
 mod clock;
 pub mod config;
 pub mod control;

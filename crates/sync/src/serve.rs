@@ -8,7 +8,7 @@ use std::sync::{Arc, RwLock};
 
 use alike_core::digest::Digest;
 use alike_core::ids::FolderId;
-use alike_core::message::{MAX_NODE, MISSING, Request, SMALL_BLOB};
+use alike_core::message::{MAX_NODE, MISSING, Request};
 use alike_core::tree::Nodes;
 use alike_store::Snapshot;
 use bytes::Bytes;
@@ -16,6 +16,7 @@ use iroh::EndpointId;
 use iroh::endpoint::{RecvStream, SendStream};
 use tokio::sync::mpsc;
 
+use crate::blobs;
 use crate::failpoint::point;
 use crate::folder::{FolderEvent, Inbox, Place};
 use crate::outboard;
@@ -25,8 +26,6 @@ use crate::wire::{self, WireError};
 const READ_AHEAD: usize = 1 << 20;
 /// Groups waiting between the disk and the wire.
 const GROUPS: usize = 4;
-/// How many places of one content are tried before it counts as missing.
-const PLACES: usize = 8;
 
 /// What is served to whom: written by the engine, read by request tasks.
 #[derive(Debug, Default)]
@@ -123,7 +122,7 @@ fn produce(place: &Place, events: &Inbox, request: Request, out: &mpsc::Sender<B
             let mut group = Group::new(out);
             for digest in digests {
                 point("serve.blobs");
-                let blob = read_small(place, &snapshot, &digest);
+                let blob = blobs::read_small(place, &snapshot, &digest);
                 if blob.is_none() {
                     suspect(place, &snapshot, &digest, events);
                 }
@@ -187,45 +186,15 @@ impl<'a> Group<'a> {
     }
 }
 
-/// A small blob from wherever it lives, verified; `None` if it is nowhere any more.
-pub(crate) fn read_small(place: &Place, snapshot: &Snapshot, digest: &Digest) -> Option<Vec<u8>> {
-    for file in open_places(place, snapshot, digest) {
-        let Ok(meta) = file.metadata() else { continue };
-        if meta.len() > SMALL_BLOB {
-            continue;
-        }
-        let mut bytes = Vec::with_capacity(meta.len() as usize + 1);
-        let read = io::Read::read_to_end(&mut io::Read::take(&file, SMALL_BLOB + 1), &mut bytes);
-        if read.is_ok() && Digest::of(&bytes) == *digest {
-            return Some(bytes);
-        }
-    }
-    None
-}
-
 /// A peer wants content that the index says is here, but is not: whatever wrote there gave no sign of it (a
 /// memory map does not). Those files are looked at again, by content.
 fn suspect(place: &Place, snapshot: &Snapshot, digest: &Digest, events: &Inbox) {
-    for (key, path) in snapshot.blob_places(digest, PLACES).unwrap_or_default() {
+    for (key, path) in snapshot.blob_places(digest, blobs::PLACES).unwrap_or_default() {
         if key == place.key {
             // A full queue means that much is going on; the peer asks again.
             let _ = events.try_send(FolderEvent::Suspect(path));
         }
     }
-}
-
-/// Every file that should hold this content: where the index says, then the displaced versions. Whether it
-/// does is for the reader to verify.
-fn open_places<'a>(
-    place: &'a Place,
-    snapshot: &'a Snapshot,
-    digest: &'a Digest,
-) -> impl Iterator<Item = std::fs::File> + 'a {
-    let live = snapshot.blob_places(digest, PLACES).unwrap_or_default();
-    live.into_iter()
-        .filter(|(key, _)| *key == place.key)
-        .filter_map(|(_, path)| place.root.open_file(&path).ok())
-        .chain(std::iter::once_with(|| place.root.open_object(digest).ok().flatten()).flatten())
 }
 
 fn send_range(
@@ -238,7 +207,7 @@ fn send_range(
     out: &mpsc::Sender<Bytes>,
 ) -> io::Result<bool> {
     let stopped = |_| io::Error::other("the peer stopped listening");
-    for file in open_places(place, snapshot, digest) {
+    for file in blobs::files(place, snapshot, digest) {
         if file.metadata()?.len() != size {
             continue;
         }

@@ -10,6 +10,7 @@ use tokio::task::JoinSet;
 
 use super::{Source, blocking, net};
 use crate::apply::{Item, Ready};
+use crate::blobs;
 use crate::disk::Root;
 use crate::error::Error;
 use crate::failpoint::point;
@@ -21,8 +22,6 @@ const REQUEST: (usize, u64) = (512, 16 << 20);
 const WRITE: (usize, usize) = (64, 1 << 20);
 /// Groups being written at once.
 const WRITERS: usize = 3;
-/// Places of one content that are tried.
-const PLACES: usize = 4;
 
 /// Splits off the items whose content is on this disk: those are ready.
 pub(super) async fn local(place: &Arc<Place>, items: Vec<Item>) -> Result<(Vec<Ready>, Vec<Item>), Error> {
@@ -47,7 +46,7 @@ pub(crate) fn make_local(place: &Place, items: Vec<Item>) -> Result<(Vec<Ready>,
             Value::Symlink { target } => place.root.temp_symlink(target, head.mtime).ok(),
             Value::Dir => None,
             Value::File { digest, size } => {
-                let temp = local_file(place, &snapshot, digest, *size)?;
+                let temp = blobs::to_temp(place, &snapshot, digest, *size)?;
                 temp.filter(|temp| {
                     point("fetch.local");
                     finish(&place.root, temp, head.is_exec(), head.mtime)
@@ -65,30 +64,6 @@ pub(crate) fn make_local(place: &Place, items: Vec<Item>) -> Result<(Vec<Ready>,
         }
     }
     Ok((ready, rest))
-}
-
-/// A temporary file with this content, if the content is anywhere in the folder or among what was displaced.
-fn local_file(
-    place: &Place,
-    snapshot: &alike_store::Snapshot,
-    digest: &Digest,
-    size: u64,
-) -> Result<Option<Vec<u8>>, Error> {
-    if size == 0 {
-        return Ok(place.root.temp_file().ok().map(|(name, _)| name));
-    }
-    for (key, path) in snapshot.blob_places(digest, PLACES)? {
-        if key != place.key {
-            continue;
-        }
-        let Some(fingerprint) = snapshot.index(key, &path)?.and_then(|row| row.fingerprint) else {
-            continue;
-        };
-        if let Ok(Some(temp)) = place.root.temp_from_local(&path, &fingerprint, digest) {
-            return Ok(Some(temp));
-        }
-    }
-    Ok(place.root.temp_from_object(digest).ok().flatten())
 }
 
 fn finish(root: &Root, temp: &[u8], exec: bool, mtime: i64) -> bool {

@@ -12,12 +12,12 @@ use tokio::sync::oneshot;
 use super::machine::{Fetch, Process};
 use super::{Sim, current};
 use crate::apply::{Planned, gather};
+use crate::blobs;
 use crate::error::Error;
 use crate::fetch::small;
 use crate::folder::FolderEvent;
 use crate::folder::scanner::{ScanInput, gone};
 use crate::scan::{Finding, Found, Scan, Target};
-use crate::serve;
 
 /// Is it about something that is not there any more?
 fn is_gone(found: &Found) -> bool {
@@ -451,7 +451,7 @@ impl Sim {
             let Ok(snapshot) = process.place.store.snapshot() else {
                 return;
             };
-            found = serve::read_small(&process.place, &snapshot, digest);
+            found = blobs::read_small(&process.place, &snapshot, digest);
             if found.is_none() {
                 for (_, path) in snapshot.blob_places(digest, 4).unwrap_or_default() {
                     self.note(format_args!("m{peer}: {path} is not what the index says"));
