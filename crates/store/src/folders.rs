@@ -152,6 +152,12 @@ pub(crate) fn must_exist(tx: &WriteTransaction, folder: FolderKey) -> Result<(),
     }
 }
 
+/// The content tree and the state tree that a head names.
+pub(crate) fn trees_of_head(bytes: &[u8]) -> Result<(Digest, Option<Digest>), Fault> {
+    let head: StoredHead = value::decode("heads", bytes)?;
+    Ok((head.summary.root, head.root))
+}
+
 /// Writes a folder's head; its trees must be there.
 pub(crate) fn put_head(tx: &WriteTransaction, folder: FolderKey, head: &Head) -> Result<(), Fault> {
     let nodes = tx.open_table(NODES)?;

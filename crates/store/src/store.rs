@@ -4,7 +4,7 @@ use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use redb::{Builder, Database, DatabaseError, StorageBackend, WriteTransaction};
 
@@ -32,6 +32,8 @@ pub struct Store {
     path: Arc<Path>,
     /// The state directory; `None` if the database is elsewhere.
     dir: Option<PathBuf>,
+    /// How many hold a [`crate::Lease`].
+    pub(crate) leases: Arc<Mutex<usize>>,
 }
 
 impl Store {
@@ -45,7 +47,12 @@ impl Store {
         make_database(dir, &path)?;
         let db = prepared(&path, |builder| builder.create(&*path))?;
         let dir = Some(dir.to_owned());
-        Ok(Store { db, path, dir })
+        Ok(Store {
+            db,
+            path,
+            dir,
+            leases: Arc::default(),
+        })
     }
 
     /// Opens a database that is kept elsewhere than in a state directory: in memory, or on a medium that a test
@@ -55,6 +62,7 @@ impl Store {
             db: prepared(path, |builder| builder.create_with_backend(backend))?,
             path: path.into(),
             dir: None,
+            leases: Arc::default(),
         })
     }
 

@@ -262,7 +262,10 @@ impl Folder {
 
     fn run(mut self, inbox: &mpsc::Receiver<FolderEvent>) {
         let mut next = inbox.recv().ok();
+        let store = self.place.store.clone();
         while let Some(event) = next.take() {
+            // What a turn sees in the database and builds on is not collected before it has committed.
+            let lease = store.lease();
             let result = match event {
                 FolderEvent::Stop => return,
                 FolderEvent::Found(mut found) => {
@@ -296,6 +299,7 @@ impl Folder {
                 self.publish.send_replace(self.view.clone());
                 return;
             }
+            drop(lease);
             if next.is_none() {
                 next = inbox.recv().ok();
             }

@@ -4,6 +4,7 @@
 mod crash;
 mod fixture;
 mod folders;
+mod gc;
 mod medium;
 mod model;
 mod opening;

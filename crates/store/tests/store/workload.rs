@@ -28,6 +28,9 @@ pub(crate) struct Workload {
     /// Every node and summary that a commit tried to write.
     nodes: BTreeSet<Digest>,
     states: BTreeSet<Digest>,
+    /// A gc that is not over.
+    marks: Option<Marks>,
+    sweep: Option<Sweep>,
 }
 
 impl Workload {
@@ -39,6 +42,8 @@ impl Workload {
             // These are in every database.
             nodes: [tree::empty::<NamedEntry>(), tree::empty::<StateEntry>()].into(),
             states: BTreeSet::new(),
+            marks: None,
+            sweep: None,
         }
     }
 
@@ -84,6 +89,22 @@ impl Workload {
                         ReplicaId(id)
                     })
                     .map(drop)
+            }
+            12 => store
+                .drop_generations(folder, &[u64::from(n), u64::from(n) + 1])
+                .map(drop),
+            13 | 14 => {
+                // Half of the sweeps are one transaction late: a commit may have come between.
+                let mut sweep = self.sweep.take().unwrap_or_default();
+                let mut marks = match self.marks.take() {
+                    Some(marks) => marks,
+                    None => store.snapshot()?.mark(&|_, _| true)?,
+                };
+                let done = store.sweep(&mut marks, &mut sweep).map(|done| assert!(done));
+                if !sweep.is_done() {
+                    (self.sweep, self.marks) = (Some(sweep), Some(marks));
+                }
+                done
             }
             _ => {
                 let commit = self.commit();
@@ -194,9 +215,9 @@ impl Workload {
             say(folder);
             let key = folder.key;
             let head = see.head(key)?;
-            assert!(see.has_node(&head.summary.root)?, "the head's tree: {head:?}");
-            if let Some(state) = &head.state.root {
-                assert!(see.has_node(state)?, "the head's state: {head:?}");
+            crate::gc::content(&see, head.summary.root, &mut BTreeSet::new());
+            if let Some(state) = head.state.root {
+                crate::gc::state(&see, state, &mut BTreeSet::new());
             }
             say(&head);
             let index = see.index_below(key, &RelPath::root())?;
@@ -213,11 +234,10 @@ impl Workload {
             say(&see.intents(key)?);
             let generations = see.generations(key, usize::MAX)?;
             for g in &generations {
-                assert!(see.has_node(&g.root)?, "a generation's tree: {g:?}");
-                assert!(
-                    g.state.map_or(Ok(true), |s| see.has_node(&s))?,
-                    "its state: {g:?}"
-                );
+                crate::gc::content(&see, g.root, &mut BTreeSet::new());
+                if let Some(state) = g.state {
+                    crate::gc::state(&see, state, &mut BTreeSet::new());
+                }
             }
             say(&generations);
         }

@@ -182,6 +182,8 @@ impl Engine {
         let (connection, store, events) = (link.connection.clone(), self.store.clone(), self.events.clone());
         let (place, inbox) = (folder.place.clone(), folder.thread.events.clone());
         tokio::spawn(async move {
+            // The nodes that are not fetched because they are here stay here until the merge has named them.
+            let _lease = store.lease();
             let merged = match fetch::state(&connection, &store, place.id, theirs.state).await {
                 Ok(nodes) => {
                     point("fetch.state.done");

@@ -1,0 +1,298 @@
+//! Collecting: random commits, merges that rely on what they saw, dropped generations and sweeps in any order.
+//! What anything reaches is there afterwards, and after a whole gc nothing else is. Crashes are in `crash`.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use alike_core::digest::Digest;
+use alike_core::entry::{Entry, NamedEntry};
+use alike_core::ids::{Dot, Hlc, ReplicaId};
+use alike_core::path::Name;
+use alike_core::record::{ExecMark, Record, Value};
+use alike_core::state::{State, StateEntry};
+use alike_core::tree::{self, Nodes};
+use alike_core::view::{Summaries, Summary};
+use alike_store::*;
+
+use crate::fixture::*;
+use crate::model::Lcg;
+
+/// Every node of a content tree; fails where one is missing.
+pub(crate) fn content(see: &Snapshot, digest: Digest, out: &mut BTreeSet<Digest>) {
+    let entries: Vec<NamedEntry> = nodes(see, digest, out);
+    for entry in entries {
+        if let Entry::Dir { digest } = entry.entry {
+            content(see, digest, out);
+        }
+    }
+}
+
+/// Every node of a state tree and of the content trees that summaries name for it.
+pub(crate) fn state(see: &Snapshot, digest: Digest, out: &mut BTreeSet<Digest>) {
+    if let Some(summary) = see.summary(&digest).unwrap() {
+        content(see, summary.root, out);
+    }
+    let entries: Vec<StateEntry> = nodes(see, digest, out);
+    entries
+        .into_iter()
+        .filter_map(|entry| entry.child)
+        .for_each(|child| state(see, child, out));
+}
+
+/// The entries of a directory; adds its nodes.
+fn nodes<T: tree::Item>(see: &Snapshot, digest: Digest, out: &mut BTreeSet<Digest>) -> Vec<T> {
+    out.insert(digest);
+    let bytes = see
+        .node(&digest)
+        .unwrap()
+        .unwrap_or_else(|| panic!("node {digest} is missing"));
+    match tree::decode::<T>(&bytes).unwrap() {
+        tree::Node::Leaf(entries) => entries,
+        tree::Node::Inner(_, shards) => shards.into_iter().flat_map(|s| nodes(see, s.1, out)).collect(),
+    }
+}
+
+const DOT: Dot = Dot {
+    replica: ReplicaId(1),
+    seq: 1,
+};
+
+/// A small world of directories, so that trees come back and are shared.
+fn commit(random: &mut Lcg, number: u64, generation: bool) -> Commit {
+    let mut commit = Commit::default();
+    let name = |n: usize| Name::new(format!("{n}").as_bytes()).unwrap();
+    let (mut entries, mut states) = (Vec::new(), Vec::new());
+    for dir in 0..random.below(3) {
+        let files = if random.below(12) == 0 {
+            1_500
+        } else {
+            random.below(3)
+        };
+        let salt = random.below(3) as u8;
+        let mut members = Vec::new();
+        let mut records = Vec::new();
+        for file in 0..files {
+            let name = Name::new(format!("{file:04}").as_bytes()).unwrap();
+            let digest = Digest::of(&[salt]);
+            members.push(NamedEntry {
+                name: name.clone(),
+                entry: Entry::File {
+                    digest,
+                    size: 1,
+                    exec: false,
+                },
+            });
+            records.push(StateEntry {
+                name,
+                records: vec![Record {
+                    dot: DOT,
+                    hlc: Hlc::from_millis(1),
+                    value: Value::File { digest, size: 1 },
+                    exec: Some(ExecMark {
+                        hlc: Hlc::from_millis(1),
+                        dot: DOT,
+                        on: false,
+                    }),
+                    mtime: 0,
+                    prev: None,
+                    relocated: false,
+                    imported: false,
+                }],
+                child: None,
+            });
+        }
+        let digest = tree::write(&members, &mut |d, b| commit.nodes.push((d, b.into())));
+        entries.push(NamedEntry {
+            name: name(dir),
+            entry: Entry::Dir { digest },
+        });
+        let child = tree::write(&records, &mut |d, b| commit.nodes.push((d, b.into())));
+        let root = digest;
+        commit.summaries.push((
+            child,
+            Summary {
+                root,
+                ..Summary::empty()
+            },
+        ));
+        states.push(StateEntry {
+            name: name(dir),
+            records: Vec::new(),
+            child: Some(child),
+        });
+    }
+    let root = tree::write(&entries, &mut |d, b| commit.nodes.push((d, b.into())));
+    let state = tree::write(&states, &mut |d, b| commit.nodes.push((d, b.into())));
+    let summary = Summary {
+        root,
+        ..Summary::empty()
+    };
+    commit.summaries.push((state, summary));
+    commit.head = Some(Head {
+        state: State {
+            root: Some(state),
+            ..State::default()
+        },
+        summary,
+        generation: number,
+        ..Head::default()
+    });
+    commit.generation = generation.then(|| Generation {
+        root,
+        state: Some(state),
+        ..crate::fixture::generation(number)
+    });
+    commit
+}
+
+/// Leaves out of a commit what the database has, as a pull and a merge do.
+fn thin(see: &Snapshot, commit: &mut Commit) {
+    let roots: Vec<Digest> = commit
+        .head
+        .iter()
+        .flat_map(|head| [Some(head.summary.root), head.state.root])
+        .flatten()
+        .collect();
+    // The two at the top are what such a commit makes anew.
+    commit
+        .nodes
+        .retain(|(digest, _)| roots.contains(digest) || !see.has_node(digest).unwrap());
+    commit
+        .summaries
+        .retain(|(digest, _)| see.summary(digest).unwrap().is_none());
+}
+
+fn reached(see: &Snapshot, folders: &[FolderKey]) -> BTreeSet<Digest> {
+    let mut out: BTreeSet<Digest> = [tree::empty::<NamedEntry>(), tree::empty::<StateEntry>()].into();
+    for folder in folders {
+        let head = see.head(*folder).unwrap();
+        content(see, head.summary.root, &mut out);
+        head.state.root.into_iter().for_each(|s| state(see, s, &mut out));
+        for generation in see.generations(*folder, usize::MAX).unwrap() {
+            content(see, generation.root, &mut out);
+            generation.state.into_iter().for_each(|s| state(see, s, &mut out));
+        }
+    }
+    out
+}
+
+#[test]
+fn what_anything_reaches_stays_and_the_rest_goes() {
+    let number = |key: &str| std::env::var(key).ok().and_then(|v| v.parse::<u64>().ok());
+    let seeds = match number("ALIKE_SEED") {
+        Some(seed) => seed..seed + 1,
+        None => 0..number("ALIKE_CASES").unwrap_or(12),
+    };
+    for seed in seeds {
+        println!("ALIKE_SEED={seed}");
+        let mut random = Lcg(seed);
+        let fixture = fixture();
+        let store = &fixture.store;
+        let folders = [fixture.folder, store.add_folder(new_folder(2)).unwrap().key];
+        let mut numbers = BTreeMap::from(folders.map(|f| (f, 0)));
+        let mut written: BTreeSet<Digest> = BTreeSet::new();
+        let mut gc: Option<(Marks, Sweep)> = None;
+        // A merge that has looked at the database, and will commit on that.
+        let mut merging: Option<(Lease, FolderKey, Commit)> = None;
+        for _ in 0..60 {
+            let folder = folders[random.below(2)];
+            match random.below(8) {
+                0..=2 => {
+                    let n = numbers.get_mut(&folder).unwrap();
+                    *n += 1;
+                    let generation = random.below(2) == 0;
+                    let commit = commit(&mut random, *n, generation);
+                    written.extend(commit.nodes.iter().map(|n| n.0));
+                    store.commit(folder, commit).unwrap();
+                }
+                3 if merging.is_none() => {
+                    let lease = store.lease();
+                    let mut commit = commit(&mut random, 0, false);
+                    written.extend(commit.nodes.iter().map(|n| n.0));
+                    thin(&fixture.see(), &mut commit);
+                    merging = Some((lease, folder, commit));
+                }
+                3 | 4 => {
+                    if let Some((_lease, folder, commit)) = merging.take() {
+                        store.commit(folder, commit).unwrap();
+                    }
+                }
+                5 => {
+                    let n = numbers[&folder];
+                    let some: Vec<u64> = (1..=n).filter(|_| random.below(2) == 0).collect();
+                    let newest = fixture.see().generations(folder, 1).unwrap();
+                    store.drop_generations(folder, &some).unwrap();
+                    assert_eq!(fixture.see().generations(folder, 1).unwrap(), newest);
+                }
+                _ => {
+                    let (mut marks, mut sweep) = gc
+                        .take()
+                        .unwrap_or_else(|| (fixture.see().mark(&|_, _| true).unwrap(), Sweep::default()));
+                    let swept = store.sweep(&mut marks, &mut sweep).unwrap();
+                    assert_eq!(swept, merging.is_none(), "never while somebody holds a lease");
+                    if !sweep.is_done() {
+                        gc = Some((marks, sweep));
+                    }
+                }
+            }
+            reached(&fixture.see(), &folders);
+        }
+        if let Some((_lease, folder, commit)) = merging.take() {
+            store.commit(folder, commit).unwrap();
+        }
+        let mut marks = fixture.see().mark(&|_, _| true).unwrap();
+        let foreseen = fixture.see().unmarked(&marks).unwrap();
+        let mut sweep = Sweep::default();
+        while !sweep.is_done() {
+            assert!(store.sweep(&mut marks, &mut sweep).unwrap());
+        }
+        assert_eq!((sweep.removed, sweep.freed), foreseen, "a dry run says what goes");
+        let see = fixture.see();
+        let kept = reached(&see, &folders);
+        for digest in &written {
+            assert_eq!(see.has_node(digest).unwrap(), kept.contains(digest), "{digest}");
+            assert_eq!(marks.has_node(digest), kept.contains(digest), "{digest}");
+        }
+    }
+}
+
+#[test]
+fn blobs_of_the_past_the_present_and_of_what_is_on_disk_are_reached() {
+    let fixture = fixture();
+    let (old, new, on_disk) = ([0], [1], [2]);
+    let mut random = Lcg(0);
+    let file = |content: &[u8]| NamedEntry {
+        name: Name::new(b"f").unwrap(),
+        entry: Entry::File {
+            digest: Digest::of(content),
+            size: 1,
+            exec: false,
+        },
+    };
+    for (n, bytes) in [(1, &old), (2, &new)] {
+        let mut commit = commit(&mut random, n, false);
+        let root = tree::write(&[file(bytes)], &mut |d, b| commit.nodes.push((d, b.into())));
+        commit.generation = Some(Generation {
+            root,
+            ..crate::fixture::generation(n)
+        });
+        fixture.commit(commit);
+    }
+    fixture.commit(put(&[(b"p", &crate::fixture::file(&on_disk))]));
+    let all = fixture.see().mark(&|_, _| true).unwrap();
+    assert!([old, new, on_disk].iter().all(|c| all.has_blob(&Digest::of(c))));
+    assert!(!all.has_blob(&Digest::of(b"never")));
+    assert_eq!(all.generations(), 2);
+    let newest = fixture.see().mark(&|_, number| number == 2).unwrap();
+    assert!(!newest.has_blob(&Digest::of(&old)));
+    assert!(newest.has_blob(&Digest::of(&new)));
+    // The newest generation stays, whoever wants it dropped.
+    assert_eq!(
+        fixture
+            .store
+            .drop_generations(fixture.folder, &[1, 2, 3])
+            .unwrap(),
+        1
+    );
+    let left = fixture.see().generations(fixture.folder, 9).unwrap();
+    assert_eq!(left.iter().map(|g| g.number).collect::<Vec<_>>(), [2]);
+}
