@@ -1,6 +1,7 @@
 //! What cannot be put on one device's disk does not keep anything else, or anybody, waiting.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use crate::harness::*;
@@ -106,4 +107,77 @@ fn a_file_that_becomes_a_pipe_is_unknown_and_not_gone() {
     });
     assert_converged(&[&a, &b]);
     assert_eq!(text(b.path("d/0")), "edited");
+}
+
+#[test]
+fn directories_around_one_that_must_stay_stay_with_it_and_go_with_it() {
+    let (_lab, a, b) = paired(|dir| {
+        some_files(dir);
+        write(dir.join("d/e/f/0"), "deep");
+    });
+    pipe(b.path("d/e/f/pipe"));
+    fs::remove_dir_all(a.path("d")).unwrap();
+    goes_on(&a, &b, "\"d/e/f\"", "still holds something that is not synced");
+    assert!(!b.field("problems").to_string().contains("\"d\""), "said once");
+    assert!(b.path("d/e/f/pipe").exists() && !b.path("d/0").exists());
+    fs::remove_file(b.path("d/e/f/pipe")).unwrap();
+    eventually("all of it goes by itself", LONG, || !b.path("d").exists());
+    assert_converged(&[&a, &b]);
+}
+
+#[test]
+fn a_pipe_where_a_directory_was_keeps_all_of_it_unknown() {
+    let (_lab, a, b) = paired(some_files);
+    fs::rename(b.path("d"), b.path("e/moved")).unwrap();
+    pipe(b.path("d"));
+    eventually("it is said", LONG, || {
+        b.field("problems").to_string().contains("named pipe")
+    });
+    write(a.path("d/0"), "edited");
+    write(a.path("d/new"), "new");
+    fs::remove_file(a.path("d/1")).unwrap();
+    goes_on(&a, &b, "\"d\"", "named pipe is in the way");
+    assert!(
+        !b.field("problems").to_string().contains("d/"),
+        "one problem for all of it"
+    );
+    assert_eq!(text(a.path("d/2")), "2", "never a deletion");
+    fs::remove_file(b.path("d")).unwrap();
+    assert_converged(&[&a, &b]);
+    assert_eq!(text(b.path("e/moved/2")), "2");
+    assert_eq!(text(a.path("d/0")), "edited");
+}
+
+#[test]
+fn what_is_below_a_mount_is_unknown_and_waits() {
+    let lab = Lab::new();
+    let (mut a, mut b) = (lab.device("laptop"), lab.device("desktop"));
+    fs::create_dir(&a.folder).unwrap();
+    some_files(&a.folder);
+    a.start();
+    b.start();
+    pair(&a, &b);
+    assert_converged(&[&a, &b]);
+    b.stop();
+    let Some(mount) = Tmpfs::new(b.path("d"), 1024) else {
+        return;
+    };
+    write(a.path("d/0"), "edited");
+    fs::remove_file(a.path("d/1")).unwrap();
+    write(a.path("d/new/file"), "new");
+    b.start();
+    goes_on(&a, &b, "\"d\"", "another file system is in the way");
+    fs::remove_dir_all(a.path("d")).unwrap();
+    goes_on(&a, &b, "\"d\"", "another file system is in the way");
+    write(a.path("d/0"), "made again");
+    goes_on(&a, &b, "\"d\"", "another file system is in the way");
+    assert_eq!(fs::read_dir(b.path("d")).unwrap().count(), 0);
+    drop(mount);
+    // Nobody tells of an unmount; what happens to the directory does.
+    fs::set_permissions(b.path("d"), fs::Permissions::from_mode(0o700)).unwrap();
+    write(b.path("d/hello"), "from b");
+    eventually("it follows", LONG, || a.path("d/hello").exists());
+    assert_converged(&[&a, &b]);
+    assert_eq!(text(b.path("d/0")), "made again");
+    assert!(!b.path("d/1").exists());
 }

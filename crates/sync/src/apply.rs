@@ -15,7 +15,7 @@ use crate::disk::{Expected, Kind, MoveError};
 use crate::error::Error;
 use crate::failpoint::point;
 use crate::fetch::BIG_TEMP;
-use crate::folder::{Folder, Look, Place, Problem};
+use crate::folder::{Folder, Look, Place, Problem, Why};
 
 /// mtimes younger than this may not tell a later change from this one: on a local file system, on others.
 const RACY_NS: (i64, i64) = (10_000_000, 2_000_000_000);
@@ -94,9 +94,13 @@ pub(crate) fn gather(
         root,
         ..Planned::default()
     };
-    for (path, _) in snapshot.pending(place.key, after, limit)? {
+    for (path, bytes) in snapshot.pending(place.key, after, limit)? {
         planned.last = Some(path.clone());
         if skip.contains(&path) || place.parked.holds(&path) {
+            continue;
+        }
+        if place.parked.holds_above(&path) {
+            place.parked.park(path, bytes, Why::Below);
             continue;
         }
         let head = look.at(&path)?.cloned();
@@ -226,8 +230,7 @@ impl Folder {
         let Item { path, op, head, row } = &ready.item;
         let size = head.as_ref().map_or(0, |head| head.value.size());
         if self.place.parked.holds_above(path) {
-            // What is wrong is said of the directory.
-            self.place.parked.park(path.clone(), size);
+            self.place.parked.park(path.clone(), size, Why::Below);
             return Outcome::Parked;
         }
         let root = &self.place.root;
@@ -302,33 +305,40 @@ impl Folder {
         }
     }
 
-    /// What is at a path that a scan would not take, in words; `None` for anything else, and for nothing.
-    fn stranger_at(&self, path: &RelPath) -> Option<String> {
-        match self.place.root.stat(path) {
-            Ok(Some(stat)) => match stat.kind {
-                Kind::Special(what) => Some(format!("a {what}")),
-                Kind::File | Kind::Dir | Kind::Symlink => None,
-            },
-            _ => None,
-        }
-    }
-
-    /// Is nothing left in this directory that the index knows?
-    fn holds_only_strangers(&self, dir: &RelPath) -> bool {
+    /// Why a directory that is to go does not, if that is for long: all that the index knows of it is parked.
+    fn holds_strangers(&self, dir: &RelPath) -> Option<Why> {
         let place = &self.place;
-        let rows = place.store.snapshot().and_then(|s| s.index_below(place.key, dir));
-        rows.is_ok_and(|rows| rows.is_empty())
+        let rows = place
+            .store
+            .snapshot()
+            .and_then(|s| s.index_below(place.key, dir))
+            .ok()?;
+        if rows.is_empty() {
+            return Some(Why::HoldsStrangers);
+        }
+        let is_parked = |(path, _): &(RelPath, IndexRow)| place.parked.holds(path);
+        rows.iter().all(is_parked).then_some(Why::HoldsParked)
     }
 
     fn not_done(&mut self, (path, size): (&RelPath, u64), two_steps: bool, error: MoveError) -> Outcome {
-        let strangers = matches!(error, MoveError::NotEmpty) && self.holds_only_strangers(path);
-        let in_the_way = match error {
-            MoveError::Changed => self.stranger_at(path),
+        let why = match &error {
+            MoveError::NotEmpty => self.holds_strangers(path),
+            MoveError::Unsupported(reason) => Some(
+                self.place
+                    .in_the_way(path)
+                    .unwrap_or(Why::Unsupported(reason.clone())),
+            ),
+            // `Busy`: a mount point.
+            MoveError::Changed | MoveError::Busy => self.place.in_the_way(path),
             _ => None,
         };
-        let parks = strangers || in_the_way.is_some() || matches!(error, MoveError::Unsupported(_));
-        if parks {
-            self.place.parked.park(path.clone(), size);
+        if let Some(why) = why {
+            self.apply_problems.remove(path);
+            self.place.parked.park(path.clone(), size, why);
+            if two_steps {
+                self.dirty(path.clone());
+            }
+            return Outcome::Parked;
         }
         let mut problem = |reason: String, hint: &str| {
             self.apply_problems.insert(
@@ -338,25 +348,13 @@ impl Folder {
                     hint: hint.to_owned(),
                 },
             );
-            if parks { Outcome::Parked } else { Outcome::Failed }
+            Outcome::Failed
         };
         let outcome = match error {
-            MoveError::Changed if in_the_way.is_some() => {
-                let what = in_the_way.unwrap_or_default();
-                problem(
-                    format!("another device has something of this name, but here {what} is in the way"),
-                    "move or remove it; the other device's version then comes by itself",
-                )
-            }
             // A local change slipped in: the scan finds out what it was. Or the directory it belongs into is
             // not there yet.
             MoveError::Changed | MoveError::Displaced => Outcome::Stale,
-            MoveError::NotEmpty if strangers => problem(
-                "was removed on another device, but still holds something that is not synced".into(),
-                "move or remove what is in it; the directory then goes by itself",
-            ),
-            MoveError::NotEmpty | MoveError::Busy => Outcome::Blocked,
-            MoveError::Unsupported(reason) => problem(reason, "rename it on a device that can"),
+            MoveError::NotEmpty | MoveError::Busy | MoveError::Unsupported(_) => Outcome::Blocked,
             MoveError::BeingWritten => problem(BEING_WRITTEN.0.into(), BEING_WRITTEN.1),
             MoveError::NoSpace => problem(
                 "no space left on the device".into(),

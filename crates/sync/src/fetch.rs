@@ -42,6 +42,9 @@ const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_
 /// What may be possible soon is tried this often at least.
 const SOON: Duration = Duration::from_secs(2);
 
+/// What is parked is tried this often, should nobody have noticed that it is possible by now.
+const PARKED_AGAIN: Duration = Duration::from_secs(60);
+
 /// A peer that content of the folder can be asked of.
 #[derive(Clone, Debug)]
 pub(crate) struct Source {
@@ -148,6 +151,9 @@ impl Worker {
                         tokio::select! {
                             () = self.kick.notified() => {}
                             ready = big.next() => { self.apply_big(ready).await; }
+                            () = tokio::time::sleep(PARKED_AGAIN), if !self.place.parked.is_empty() => {
+                                tell(&self.folder, FolderEvent::TryParked).await;
+                            }
                         }
                         continue;
                     }
@@ -192,6 +198,7 @@ impl Worker {
             let mut after: Option<RelPath> = None;
             loop {
                 let skip = big.under_way();
+                let parked = self.place.parked.total();
                 let Planned { root, items, last } = self.plan(after.take(), skip).await?;
                 let Some(last) = last.filter(|_| !*self.paused.borrow()) else {
                     break;
@@ -208,6 +215,10 @@ impl Worker {
                 }
                 let mut batch = small::ready(&self.place, small, &sources).await?;
                 batch.extend(made);
+                if self.place.parked.total() != parked {
+                    // That nobody need wait for it is news.
+                    let _ = ask(&self.folder, FolderEvent::Barrier).await;
+                }
                 if !batch.is_empty() && batches.send((root, batch)).await.is_err() {
                     break;
                 }

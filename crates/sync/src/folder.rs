@@ -34,7 +34,7 @@ pub(crate) use crate::clock::now_ms;
 pub(crate) use commit::Counts;
 pub(crate) use hold::HeldView;
 pub(crate) use look::Look;
-pub(crate) use park::Parked;
+pub(crate) use park::{Parked, Why};
 
 /// Events waiting for the folder's thread; senders wait when it is full.
 const QUEUE: usize = 64;
@@ -104,6 +104,8 @@ pub(crate) enum FolderEvent {
     Frozen(Option<String>),
     /// The database may have too little room.
     CheckRoom,
+    /// What is parked may have become possible without anybody noticing.
+    TryParked,
     /// Programs have these open for writing: they cannot be replaced now.
     BeingWritten(Vec<RelPath>),
     /// Too little room for what is to be fetched; or not any more.
@@ -324,7 +326,7 @@ impl Folder {
                 }
                 self.scan_problems
                     .retain(|at, _| !paths.iter().any(|p| at.is_within(p)));
-                self.place.parked.release(&paths);
+                self.place.release_parked(&paths);
             }
             FolderEvent::Found(found) => self.found(found)?,
             FolderEvent::Gone { findings, full } => self.gone(findings, full)?,
@@ -352,6 +354,10 @@ impl Folder {
                 }
             }
             FolderEvent::CheckRoom => self.place.store.check_room()?,
+            FolderEvent::TryParked => {
+                let ways = self.place.try_parked();
+                ways.into_iter().for_each(|at| self.dirty(at));
+            }
             FolderEvent::BeingWritten(paths) => {
                 let (reason, hint) = (BEING_WRITTEN.0.to_owned(), BEING_WRITTEN.1.to_owned());
                 let problem = Problem { reason, hint };
@@ -420,13 +426,11 @@ impl Folder {
         self.view.pending_files = files.saturating_sub(parked.0);
         self.view.pending_bytes = bytes.saturating_sub(parked.1);
         self.view.held = self.hold.view();
-        let problems = self
-            .scan_problems
-            .iter()
-            .chain(&self.apply_problems)
-            .take(MAX_PROBLEMS);
+        let problems = self.scan_problems.iter().chain(&self.apply_problems);
         self.view.problems = problems
             .map(|(path, problem)| (path.clone(), problem.clone()))
+            .take(MAX_PROBLEMS)
+            .chain(self.place.parked.problems(MAX_PROBLEMS))
             .collect();
         let view = &self.view;
         // Nothing new wakes nobody: an apply that did nothing must not look like news to whoever would try again.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use alike_core::digest::Digest;
 use alike_core::record::Value;
+use rustix::io::Errno;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
@@ -14,7 +15,7 @@ use crate::blobs;
 use crate::disk::Root;
 use crate::error::Error;
 use crate::failpoint::point;
-use crate::folder::Place;
+use crate::folder::{Place, Why};
 
 /// Blobs on one request stream at most, and bytes.
 const REQUEST: (usize, u64) = (512, 16 << 20);
@@ -43,7 +44,18 @@ pub(crate) fn make_local(place: &Place, items: Vec<Item>) -> Result<(Vec<Ready>,
         }
         let head = item.head.clone().expect("content is for something");
         let temp = match &head.value {
-            Value::Symlink { target } => place.root.temp_symlink(target, head.mtime).ok(),
+            Value::Symlink { target } => match place.root.temp_symlink(target, head.mtime) {
+                Ok(temp) => Some(temp),
+                Err(error) => {
+                    // As FAT says it.
+                    let errno = Errno::from_io_error(&error);
+                    if matches!(errno, Some(Errno::PERM | Errno::OPNOTSUPP | Errno::NOSYS)) {
+                        let why = Why::Unsupported("this file system has no symbolic links".to_owned());
+                        place.parked.park(item.path.clone(), 0, why);
+                    }
+                    None
+                }
+            },
             Value::Dir => None,
             Value::File { digest, size } => {
                 let temp = blobs::to_temp(place, &snapshot, digest, *size)?;
