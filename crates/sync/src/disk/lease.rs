@@ -44,8 +44,8 @@ pub(crate) fn probe(file: &File) -> bool {
     if fcntl(F_SETSIG, libc::SIGURG) != 0 {
         return false;
     }
-    if fcntl(libc::F_SETLEASE, libc::F_RDLCK.into()) == 0 {
-        fcntl(libc::F_SETLEASE, libc::F_UNLCK.into());
+    if fcntl(libc::F_SETLEASE, libc::F_RDLCK) == 0 {
+        fcntl(libc::F_SETLEASE, libc::F_UNLCK);
         return false;
     }
     std::io::Error::last_os_error().raw_os_error() == Some(libc::EAGAIN)
