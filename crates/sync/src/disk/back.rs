@@ -3,6 +3,7 @@
 
 use std::io;
 
+use alike_core::conflict::conflict_name;
 use alike_core::digest::Digest;
 use alike_core::path::RelPath;
 use alike_core::record::Value;
@@ -13,6 +14,9 @@ use super::own::TMP;
 use super::temp::ASIDE;
 use super::{Buffer, Content, Dir, Kind, Place, Root, is_absent, lease};
 use crate::failpoint::point;
+
+/// Digits of the content's digest in the name of a file put beside its place.
+const DIGITS: usize = 8;
 
 /// Ends the name of what is taken away from `path`, so that it can be told after a crash where it came from.
 fn mark(path: &RelPath) -> Vec<u8> {
@@ -68,6 +72,23 @@ impl Root {
         Ok(())
     }
 
+    /// Somebody made a directory where his file was a moment before and will be again: he overwrote nothing. The file
+    /// gets the name of a conflict copy beside it. Was that so, and was it done?
+    pub(super) fn put_beside(&self, tmp: &Dir, name: &[u8], place: &Place) -> bool {
+        if !matches!(place.stat(), Ok(Some(stat)) if stat.kind == Kind::Dir) {
+            return false;
+        }
+        let Ok(Some(Value::File { digest, .. })) = value(tmp, name) else {
+            return false;
+        };
+        let beside = conflict_name(&place.name, digest, DIGITS);
+        let put = self.rename_new(tmp, name, &place.dir, beside.as_bytes());
+        if put.is_ok() {
+            tracing::warn!(path = %place.path, "a directory was made where a file was: the file is beside it");
+        }
+        put.is_ok()
+    }
+
     fn put_back_at(&self, tmp: &Dir, name: &[u8], place: &Place, after: Option<&Value>) -> io::Result<bool> {
         let at = place.name.as_bytes();
         let seen = place.dir.stat(at)?;
@@ -80,6 +101,7 @@ impl Root {
             };
         }
         if there.is_none() || there.as_ref() != after {
+            self.put_beside(tmp, name, place);
             return Ok(false);
         }
         exchange(tmp, name, place)?;

@@ -277,10 +277,12 @@ impl Root {
         })
     }
 
-    /// Puts what was taken aside back; if its place is taken by now, it is kept as an object.
+    /// Puts what was taken aside back. If its place is taken by now it goes beside it, or is kept as an object.
     fn put_back(&self, tmp: &Dir, aside: &[u8], place: &Place) -> rustix::io::Result<()> {
         let put = self.rename_new(tmp, aside, &place.dir, place.name.as_bytes());
-        if let Err(errno) = put {
+        if let Err(errno) = put
+            && !(errno == Errno::EXIST && self.put_beside(tmp, aside, place))
+        {
             tracing::warn!(path = %place.path, %errno, "a version was kept that could not go back to its path");
             self.keep_whatever(tmp, aside);
         }

@@ -398,3 +398,22 @@ fn killed_in_the_middle_everything_is_kept() {
     assert_eq!(f.object("old").unwrap(), b"old");
     assert_eq!(Digest::of(&f.get("a")), Digest::of(b"new"));
 }
+
+/// Found by the simulation: the file had been taken away for a moment, so that a directory could be made in its place.
+#[test]
+fn an_edit_whose_place_became_a_directory_meanwhile_is_beside_it() {
+    all_ways(|f| {
+        f.put("a.txt", "old");
+        let expect = f.expect("a.txt");
+        let (file, dir) = (f.at("a.txt"), f.at("a.txt"));
+        then(f, move || fs::write(file, "edited").unwrap());
+        then(f, move || fs::create_dir(dir).unwrap());
+        let result = f.root.remove(&rel("a.txt"), &expect);
+        assert!(matches!(result, Err(MoveError::Changed)), "{result:?}");
+        assert!(f.at("a.txt").is_dir());
+        let digest = Digest::of(b"edited").to_hex();
+        let beside = format!("a (conflict {}).txt", &digest[..8]);
+        assert_eq!(f.get(beside), b"edited");
+        assert_eq!(f.temps(), 0);
+    });
+}
