@@ -14,6 +14,7 @@ mod engine;
 mod first_sync;
 mod full;
 mod held;
+mod ignore;
 mod open_files;
 mod pairing;
 mod parked;

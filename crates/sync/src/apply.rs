@@ -15,7 +15,8 @@ use crate::disk::{Expected, Kind, MoveError};
 use crate::error::Error;
 use crate::failpoint::point;
 use crate::fetch::BIG_TEMP;
-use crate::folder::{Folder, Look, Place, Problem, Why};
+use crate::folder::{Folder, Look, Place, Problem, Why, leaves_out};
+use crate::ignore::{Asker, is_rules};
 
 /// mtimes younger than this may not tell a later change from this one: on a local file system, on others.
 const RACY_NS: (i64, i64) = (10_000_000, 2_000_000_000);
@@ -90,6 +91,7 @@ pub(crate) fn gather(
     }
     let root = head.state.root;
     let mut look = Look::new(&snapshot, root);
+    let mut rules = place.rules();
     let mut planned = Planned {
         root,
         ..Planned::default()
@@ -106,6 +108,10 @@ pub(crate) fn gather(
         let head = look.at(&path)?.cloned();
         let row = snapshot.index(place.key, &path)?;
         let op = plan(head.as_ref(), row.as_ref().map(|r| &r.mat));
+        if leaves_out(&mut rules, &path, head.as_ref(), row.as_ref()) {
+            place.parked.park(path, bytes, Why::Ignored);
+            continue;
+        }
         planned.items.push(Item { path, op, head, row });
     }
     Ok(planned)
@@ -137,9 +143,11 @@ impl Folder {
         drop(look);
         point("apply.begin");
         // Directories go last and deepest first, once their members are gone.
+        // Rules come first: what they leave out may be among the rest.
         todo.sort_by_key(|(_, r)| match r.item.op {
-            Op::Rmdir => (1, usize::MAX - r.item.path.depth()),
-            _ => (0, 0),
+            Op::Rmdir => (2, usize::MAX - r.item.path.depth()),
+            _ if is_rules(&r.item.path) => (0, 0),
+            _ => (1, 0),
         });
         if todo.iter().any(|(_, r)| r.temp.is_some()) {
             point("apply.sync");
@@ -166,9 +174,14 @@ impl Folder {
             intents_remove: paths,
             ..Commit::default()
         };
+        let mut rules = place.rules();
         for (i, ready) in &todo {
             point("apply.item");
-            outcomes[*i] = self.perform(ready, &mut commit);
+            outcomes[*i] = self.perform(&mut rules, ready, &mut commit);
+            if outcomes[*i] == Outcome::Done && is_rules(&ready.item.path) {
+                self.rules_applied(&ready.item.path);
+                rules.forget();
+            }
             point("apply.item.done");
             let Some(temp) = &ready.temp else { continue };
             match outcomes[*i] {
@@ -226,11 +239,15 @@ impl Folder {
     }
 
     /// Does one item; what happened goes into `commit`.
-    fn perform(&mut self, ready: &Ready, commit: &mut Commit) -> Outcome {
+    fn perform(&mut self, rules: &mut Asker<'_>, ready: &Ready, commit: &mut Commit) -> Outcome {
         let Item { path, op, head, row } = &ready.item;
         let size = head.as_ref().map_or(0, |head| head.value.size());
         if self.place.parked.holds_above(path) {
             self.place.parked.park(path.clone(), size, Why::Below);
+            return Outcome::Parked;
+        }
+        if leaves_out(rules, path, head.as_ref(), row.as_ref()) {
+            self.place.parked.park(path.clone(), size, Why::Ignored);
             return Outcome::Parked;
         }
         let root = &self.place.root;

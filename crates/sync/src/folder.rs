@@ -8,6 +8,7 @@ mod look;
 mod merge;
 mod park;
 mod resolve;
+mod rules;
 pub(crate) mod scanner;
 
 use std::collections::BTreeMap;
@@ -27,6 +28,7 @@ use crate::control::Keep;
 use crate::disk::Root;
 use crate::error::Error;
 use crate::fetch::NewNodes;
+use crate::ignore::Ignore;
 use crate::scan::{Finding, Found};
 use crate::serve::Traffic;
 
@@ -35,6 +37,7 @@ pub(crate) use commit::Counts;
 pub(crate) use hold::HeldView;
 pub(crate) use look::Look;
 pub(crate) use park::{Parked, Why};
+pub(crate) use rules::leaves_out;
 
 /// Events waiting for the folder's thread; senders wait when it is full.
 const QUEUE: usize = 64;
@@ -57,6 +60,8 @@ pub(crate) struct Place {
     pub(crate) partial: AtomicU64,
     /// What cannot be put on this disk.
     pub(crate) parked: Parked,
+    /// What is not synced at all.
+    pub(crate) ignore: Ignore,
 }
 
 /// What happens to a folder.
@@ -106,6 +111,8 @@ pub(crate) enum FolderEvent {
     CheckRoom,
     /// What is parked may have become possible without anybody noticing.
     TryParked,
+    /// The rules of what is not synced may have changed.
+    Rules,
     /// Programs have these open for writing: they cannot be replaced now.
     BeingWritten(Vec<RelPath>),
     /// Too little room for what is to be fetched; or not any more.
@@ -226,6 +233,8 @@ pub(crate) struct Folder {
     hold: hold::Hold,
     /// Findings were dropped since the last look at everything began.
     dropped: bool,
+    /// Rules have changed, and what they left out has not been looked at yet.
+    new_rules: bool,
 }
 
 impl Folder {
@@ -256,6 +265,7 @@ impl Folder {
             generation_root: newest.map(|generation| generation.root),
             hold: hold::Hold::default(),
             dropped: false,
+            new_rules: false,
         };
         folder.recover()?;
         folder.publish()?;
@@ -329,7 +339,12 @@ impl Folder {
                 self.place.release_parked(&paths);
             }
             FolderEvent::Found(found) => self.found(found)?,
-            FolderEvent::Gone { findings, full } => self.gone(findings, full)?,
+            FolderEvent::Gone { findings, full } => {
+                self.gone(findings, full)?;
+                if full {
+                    self.rules_looked_at();
+                }
+            }
             FolderEvent::Resolve { copy, keep, reply } => {
                 let result = self.resolve(&copy, keep);
                 self.publish()?;
@@ -355,9 +370,12 @@ impl Folder {
             }
             FolderEvent::CheckRoom => self.place.store.check_room()?,
             FolderEvent::TryParked => {
+                self.place.ignore.try_unknown(&self.place.root);
+                self.rules_changed();
                 let ways = self.place.try_parked();
                 ways.into_iter().for_each(|at| self.dirty(at));
             }
+            FolderEvent::Rules => self.rules_changed(),
             FolderEvent::BeingWritten(paths) => {
                 let (reason, hint) = (BEING_WRITTEN.0.to_owned(), BEING_WRITTEN.1.to_owned());
                 let problem = Problem { reason, hint };

@@ -11,6 +11,7 @@ use alike_core::path::{MAX_DEPTH, MAX_PATH, Name, OWN_DIR, PathError, RelPath};
 use alike_core::tree;
 
 use crate::disk::{Buffer, Content, Dir, DiskError, Kind, Root, Stat};
+use crate::ignore::{Ignore, RULES, Rules, Trouble};
 use crate::scan::Pool;
 
 /// Members of a directory that are one job.
@@ -29,16 +30,19 @@ pub struct HashReport {
     pub skipped: Vec<(Vec<u8>, String)>,
 }
 
-/// Hashes `dir` and everything below it but its own `.alike`.
+/// Hashes `dir` and everything below it but its own `.alike`, and what the `.syncignore` files in it leave out.
 pub fn hash_dir(dir: &Path) -> Result<HashReport, DiskError> {
     let root = Root::open(dir)?;
     let hashing = Hashing {
         root: &root,
+        ignore: Ignore::default(),
         pool: Pool::new(),
         skipped: Mutex::default(),
         result: Mutex::default(),
     };
-    hashing.pool.push(Job::Dir(RelPath::root(), Node::new(None)));
+    hashing
+        .pool
+        .push(Job::Dir(RelPath::root(), Node::new(None), Rules::default()));
     hashing
         .pool
         .run(&Buffer::new, &|buffer, job| hashing.work(buffer, job));
@@ -82,13 +86,14 @@ impl Node {
 }
 
 enum Job {
-    Dir(RelPath, Arc<Node>),
-    Part(RelPath, Arc<Node>, Vec<Name>),
+    Dir(RelPath, Arc<Node>, Rules),
+    Part(RelPath, Arc<Node>, Rules, Vec<Name>),
     Files(RelPath, Arc<Node>, Vec<Name>),
 }
 
 struct Hashing<'a> {
     root: &'a Root,
+    ignore: Ignore,
     pool: Pool<Job>,
     skipped: Mutex<Vec<(Vec<u8>, String)>>,
     result: Mutex<Option<Result<Digest, DiskError>>>,
@@ -97,14 +102,14 @@ struct Hashing<'a> {
 impl Hashing<'_> {
     fn work(&self, buffer: &mut Buffer, job: Job) {
         let (node, done) = match job {
-            Job::Dir(dir, node) => {
-                let done = self.dir(buffer, &dir, &node);
+            Job::Dir(dir, node, above) => {
+                let done = self.dir(buffer, &dir, &node, &above);
                 (node, done)
             }
-            Job::Part(dir, node, names) => {
+            Job::Part(dir, node, rules, names) => {
                 let done = self
                     .open(&dir)
-                    .and_then(|open| self.members(buffer, &open, &dir, &node, names));
+                    .and_then(|open| self.members(buffer, &open, &dir, &node, &rules, names));
                 (node, done)
             }
             Job::Files(dir, node, names) => {
@@ -149,8 +154,15 @@ impl Hashing<'_> {
         }
     }
 
-    fn dir(&self, buffer: &mut Buffer, dir: &RelPath, node: &Arc<Node>) -> Result<(), DiskError> {
+    fn dir(
+        &self,
+        buffer: &mut Buffer,
+        dir: &RelPath,
+        node: &Arc<Node>,
+        above: &Rules,
+    ) -> Result<(), DiskError> {
         let open = self.open(dir)?;
+        let rules = self.rules(above, dir, &open)?;
         let listed = open.entries().map_err(|e| self.failed("read", dir, e))?;
         let mut names = Vec::with_capacity(listed.len());
         for (name, _) in listed {
@@ -172,9 +184,22 @@ impl Hashing<'_> {
         while names.len() > PART {
             let part = names.split_off(names.len() - PART);
             node.begin();
-            self.pool.push(Job::Part(dir.clone(), node.clone(), part));
+            self.pool
+                .push(Job::Part(dir.clone(), node.clone(), rules.clone(), part));
         }
-        self.members(buffer, &open, dir, node, names)
+        self.members(buffer, &open, dir, node, &rules, names)
+    }
+
+    /// The rules of a directory; who cannot read them does not know what to hash.
+    fn rules(&self, above: &Rules, dir: &RelPath, open: &Dir) -> Result<Rules, DiskError> {
+        let (rules, trouble) = self.ignore.enter(above, dir, open);
+        match trouble {
+            Some(Trouble::Unreadable(reason)) => {
+                let path = dir.join(&Name::new(RULES).expect("it is a name"));
+                Err(self.failed("read the rules", &path, std::io::Error::other(reason)))
+            }
+            Some(Trouble::Again | Trouble::Bad(_)) | None => Ok(rules),
+        }
     }
 
     fn members(
@@ -183,6 +208,7 @@ impl Hashing<'_> {
         open: &Dir,
         dir: &RelPath,
         node: &Arc<Node>,
+        rules: &Rules,
         names: Vec<Name>,
     ) -> Result<(), DiskError> {
         let room = MAX_PATH.saturating_sub(dir.as_bytes().len() + 1);
@@ -202,6 +228,9 @@ impl Hashing<'_> {
                 Ok(None) => continue,
                 Err(e) => return Err(self.failed("look at", &path(), e)),
             };
+            if rules.ignores(&path(), stat.kind == Kind::Dir) {
+                continue;
+            }
             match stat.kind {
                 _ if stat.dev != open.dev() => {
                     self.skip(path().into(), "another file system is mounted there".to_owned());
@@ -210,7 +239,7 @@ impl Hashing<'_> {
                 Kind::Dir => {
                     node.begin();
                     let below = Node::new(Some((node.clone(), name.clone())));
-                    self.pool.push(Job::Dir(path(), below));
+                    self.pool.push(Job::Dir(path(), below, rules.clone()));
                 }
                 Kind::Symlink => {
                     let target = open

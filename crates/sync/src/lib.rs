@@ -17,6 +17,7 @@ mod failpoint;
 mod fetch;
 mod folder;
 mod hash;
+mod ignore;
 mod outboard;
 mod pairing;
 mod peer;

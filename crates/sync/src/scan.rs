@@ -6,6 +6,7 @@
 //! file that was moved is then known under its new name before its old one is given up.
 
 mod batch;
+mod gone;
 mod look;
 mod pool;
 mod run;
@@ -19,6 +20,7 @@ use alike_core::path::RelPath;
 use alike_store::{Fingerprint, FolderKey, IndexRow, Snapshot, StoreError};
 
 use crate::disk::Root;
+use crate::ignore::Ignore;
 
 /// What to look at.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -88,6 +90,8 @@ pub(crate) struct Scan<'a> {
     pub cancelled: &'a (dyn Fn() -> bool + Sync),
     /// Where to keep the outboards of large files.
     pub keep_outboards: Option<&'a Path>,
+    /// What is left out.
+    pub ignore: &'a Ignore,
 }
 
 /// What a run did.

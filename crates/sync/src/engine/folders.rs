@@ -152,6 +152,7 @@ impl Engine {
             traffic: Default::default(),
             partial: AtomicU64::new(0),
             parked: Default::default(),
+            ignore: Default::default(),
         });
         let (input, inbox) = std::sync::mpsc::channel();
         let device = *self.endpoint.id().as_bytes();

@@ -16,7 +16,7 @@ use alike_core::tree::Overlay;
 use alike_core::view::{NewContent, Shown, summarize};
 use alike_store::{Commit, IndexRow, Reason, Snapshot};
 
-use super::{Folder, Look, Problem, now_ms};
+use super::{Folder, Look, Problem, leaves_out, now_ms};
 use crate::error::Error;
 use crate::failpoint::point;
 use crate::scan::{Finding, Found};
@@ -145,7 +145,12 @@ impl Folder {
         if changed.is_empty() && touched.is_empty() {
             return Ok(());
         }
-        let changed: Vec<Finding> = changed.into_values().collect();
+        let mut changed: Vec<Finding> = changed.into_values().collect();
+        self.drop_ignored(&mut changed);
+        self.drop_ignored(&mut touched);
+        if changed.is_empty() && touched.is_empty() {
+            return Ok(());
+        }
         if !self.is_durable(&changed, &touched) {
             return Ok(());
         }
@@ -174,6 +179,8 @@ impl Folder {
         let mut parents_of_deleted: BTreeSet<RelPath> = BTreeSet::new();
         let old_root = self.head.state.root;
         let mut look = Look::new(snapshot, old_root);
+        let place = self.place.clone();
+        let mut rules = place.rules();
         for finding in changed {
             let row = snapshot.index(key, &finding.path)?;
             if row.as_ref().map(|r| &r.mat) != finding.base.as_ref().map(|r| &r.mat) {
@@ -238,6 +245,9 @@ impl Folder {
                         // What was below went with the directory. In the same commit: next to members that
                         // still live, the file would be moved to a conflict name for ever.
                         for (below, row) in snapshot.index_below(key, &finding.path)? {
+                            if leaves_out(&mut rules, &below, None, Some(&row)) {
+                                continue;
+                            }
                             let (parent, _) = below.split().expect("it is below something");
                             edits.dir(&parent).kill.extend(row.mat.dots);
                             rows.push((below, None));

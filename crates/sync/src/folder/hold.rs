@@ -104,7 +104,8 @@ fn covers(accepted: u64, gone: u64) -> bool {
 
 impl Folder {
     /// What a scan no longer found. `full`: it is everything that is gone.
-    pub(super) fn gone(&mut self, findings: Vec<Finding>, full: bool) -> Result<(), Error> {
+    pub(super) fn gone(&mut self, mut findings: Vec<Finding>, full: bool) -> Result<(), Error> {
+        self.drop_ignored(&mut findings);
         if findings.is_empty() && self.hold.local == Local::Free {
             return Ok(());
         }

@@ -34,6 +34,8 @@ pub(crate) enum Why {
     HoldsParked,
     /// It belongs into a directory that is parked, of which more is said.
     Below,
+    /// The rules leave it out here; nobody need know.
+    Ignored,
 }
 
 impl Why {
@@ -51,7 +53,7 @@ impl Why {
                 "was removed on another device, but still holds something that is not synced".to_owned(),
                 "move or remove what is in it; the directory then goes by itself",
             ),
-            Why::HoldsParked | Why::Below => return None,
+            Why::HoldsParked | Why::Below | Why::Ignored => return None,
         };
         let hint = hint.to_owned();
         Some((at.clone(), Problem { reason, hint }))
@@ -82,7 +84,7 @@ impl Parked {
     pub(crate) fn holds_above(&self, path: &RelPath) -> bool {
         let paths = self.paths();
         let is_missing = |above: &RelPath| match paths.get(above) {
-            Some((_, Why::Unsupported(_) | Why::InTheWay { .. } | Why::Below)) => true,
+            Some((_, Why::Unsupported(_) | Why::InTheWay { .. } | Why::Below | Why::Ignored)) => true,
             Some((_, Why::HoldsStrangers | Why::HoldsParked)) | None => false,
         };
         !paths.is_empty() && ancestors(path).any(|above| is_missing(&above))
@@ -118,7 +120,7 @@ impl Parked {
     }
 
     /// Forgets those of which `may` says that they may be possible now. Returns what was in the way of them.
-    fn release(&self, may: impl Fn(&RelPath, &Why) -> bool) -> BTreeSet<RelPath> {
+    pub(super) fn release(&self, may: impl Fn(&RelPath, &Why) -> bool) -> BTreeSet<RelPath> {
         let all: Vec<(RelPath, Why)> = self
             .paths()
             .iter()
@@ -197,7 +199,7 @@ impl Place {
     pub(super) fn try_parked(&self) -> BTreeSet<RelPath> {
         self.parked.release(|path, why| match why {
             // A file system learns nothing, and what depends on another comes with it.
-            Why::Unsupported(_) | Why::HoldsParked | Why::Below => false,
+            Why::Unsupported(_) | Why::HoldsParked | Why::Below | Why::Ignored => false,
             Why::InTheWay { .. } | Why::HoldsStrangers => self.may_be_possible(path, why),
         })
     }
@@ -210,6 +212,8 @@ impl Place {
                 let members = self.root.dir(path).and_then(|dir| dir.entries());
                 members.is_ok_and(|members| members.is_empty()) || matches!(self.root.stat(path), Ok(None))
             }
+            // Of a change of the rules, who reads them tells.
+            Why::Ignored => false,
             Why::Unsupported(_) | Why::HoldsParked | Why::Below => true,
         }
     }

@@ -432,6 +432,7 @@ impl Scanner {
         let _ = self.folder.send(FolderEvent::ScanEnds {
             full: full && complete,
         });
+        let _ = self.folder.send(FolderEvent::Rules);
         self.activity.scanning = false;
         let now = Instant::now();
         self.rest_until = now + (now - began).min(MAX_REST);
@@ -478,6 +479,7 @@ impl Scanner {
                 on_dir: &on_dir,
                 cancelled: &|| stop.load(Ordering::Relaxed),
                 keep_outboards: Some(&self.place.outboards),
+                ignore: &self.place.ignore,
             };
             let folder = &self.folder;
             scan.run(targets, &|mut batch: Vec<Found>| {
@@ -551,6 +553,7 @@ impl Scanner {
 
     fn show(&mut self) {
         self.activity.dirty = self.full_due.is_some_and(|_| !self.frozen)
+            || self.place.ignore.is_settling()
             || !self.barriers.is_empty()
             || !self.gone.is_empty()
             || self.dirty.keys().any(|path| !self.is_hot(path));

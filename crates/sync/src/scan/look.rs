@@ -212,6 +212,24 @@ pub(super) fn too_long(path: RelPath) -> Found {
     }
 }
 
+/// About rules that nobody can read.
+pub(super) fn unreadable_rules(path: RelPath, reason: &str) -> Found {
+    Found::Problem {
+        path,
+        reason: format!("nothing in it is synced, because its .syncignore cannot be read: {reason}"),
+        hint: "make it a file that you can read, or remove it".to_owned(),
+    }
+}
+
+/// About rules of which some make no sense.
+pub(super) fn bad_rules(path: RelPath, reason: &str) -> Found {
+    Found::Problem {
+        path,
+        reason: format!("not all of these rules count: {reason}"),
+        hint: "mend the pattern; the syntax is that of .gitignore".to_owned(),
+    }
+}
+
 /// About a path that cannot be read.
 pub(super) fn unreadable(path: RelPath, e: &io::Error) -> Found {
     let hint = match e.kind() {

@@ -12,12 +12,14 @@ use alike_store::IndexRow;
 use rustix::io::Errno;
 
 use super::batch::Batches;
+use super::gone::Gone;
 use super::look::{self, Clock, Look};
 use super::pool::Pool;
-use super::{Finding, Found, Scan, ScanError, ScanReport, Target};
+use super::{Found, Scan, ScanError, ScanReport, Target};
 use crate::clock;
 use crate::disk::{Buffer, Content, Dir, Kind, Stat};
 use crate::failpoint::point;
+use crate::ignore::{Asker, RULES, Rules, Trouble};
 
 /// Members of a directory that are one job; a directory with more is shared by the threads.
 const PART: usize = 512;
@@ -53,35 +55,19 @@ struct Member {
 enum Job {
     /// Some paths in one directory.
     Paths(RelPath, Vec<Target>),
-    /// Read a directory.
-    Dir(RelPath, Depth),
-    /// Look at some of its members.
-    Part(RelPath, Depth, Vec<Member>),
+    /// Read a directory; with the rules from above it.
+    Dir(RelPath, Depth, Rules),
+    /// Look at some of its members; with its rules.
+    Part(RelPath, Depth, Rules, Vec<Member>),
     /// Hash some files in it, and read links.
     Content(RelPath, Vec<Member>),
 }
 
-/// What is gone, until the end of the run.
-enum Gone {
-    /// The path and all rows below it.
-    Path(RelPath, Option<IndexRow>),
-    /// The path is a file or link now: the rows below it.
-    Below(RelPath),
-}
-
-impl Gone {
-    fn path(&self) -> &RelPath {
-        match self {
-            Gone::Path(path, _) | Gone::Below(path) => path,
-        }
-    }
-}
-
-struct Run<'a> {
-    scan: &'a Scan<'a>,
+pub(super) struct Run<'a> {
+    pub(super) scan: &'a Scan<'a>,
     clock: Clock,
     pool: Pool<Job>,
-    batches: Batches<'a>,
+    pub(super) batches: Batches<'a>,
     gone: Mutex<Vec<Gone>>,
     error: Mutex<Option<ScanError>>,
     files: AtomicU64,
@@ -168,8 +154,13 @@ impl Run<'_> {
                 Some(dir) => {
                     by_dir.entry(dir).or_default().insert(target);
                 }
-                None if depth == Depth::Tree => self.pool.push(Job::Dir(RelPath::root(), Depth::Tree)),
-                None => self.pool.push(Job::Dir(RelPath::root(), Depth::Itself)),
+                None if depth == Depth::Tree => {
+                    self.pool
+                        .push(Job::Dir(RelPath::root(), Depth::Tree, Rules::default()))
+                }
+                None => self
+                    .pool
+                    .push(Job::Dir(RelPath::root(), Depth::Itself, Rules::default())),
             }
         }
         for (dir, targets) in by_dir {
@@ -190,10 +181,10 @@ impl Run<'_> {
         self.batches.tick();
         let done = match job {
             Job::Paths(dir, targets) => self.paths(buffer, &dir, targets),
-            Job::Dir(dir, depth) => self.dir(buffer, &dir, depth),
-            Job::Part(dir, depth, members) => match self.scan.root.dir(&dir) {
+            Job::Dir(dir, depth, above) => self.dir(buffer, &dir, depth, &above),
+            Job::Part(dir, depth, rules, members) => match self.scan.root.dir(&dir) {
                 Ok(open) => {
-                    self.members(buffer, &open, &dir, depth, members);
+                    self.members(buffer, &open, &dir, depth, &rules, members);
                     Ok(())
                 }
                 Err(e) => {
@@ -232,6 +223,15 @@ impl Run<'_> {
                 return Ok(());
             }
         };
+        let above = match dir.parent() {
+            Some(above) => Asker::new(self.scan.ignore, self.scan.root)
+                .rules(&above)
+                .filter(|rules| !rules.ignores(dir, true)),
+            None => Some(Rules::default()),
+        };
+        // Nothing is said of what is in a directory that is left out.
+        let Some(above) = above else { return Ok(()) };
+        let rules = self.rules(&above, dir, &open);
         for target in targets {
             let (path, depth) = match target {
                 Target::Path(path) => (path, Depth::Members),
@@ -239,13 +239,13 @@ impl Run<'_> {
             };
             let Some((_, name)) = path.split() else { continue };
             let base = self.scan.snapshot.index(self.scan.folder, &path)?;
-            self.members(buffer, &open, dir, depth, vec![Member { name, base }]);
+            self.members(buffer, &open, dir, depth, &rules, vec![Member { name, base }]);
         }
         Ok(())
     }
 
     /// Reads one directory and looks at its members.
-    fn dir(&self, buffer: &mut Buffer, dir: &RelPath, depth: Depth) -> Result<(), ScanError> {
+    fn dir(&self, buffer: &mut Buffer, dir: &RelPath, depth: Depth, above: &Rules) -> Result<(), ScanError> {
         (self.scan.on_dir)(dir);
         let (open, names) = match self.scan.root.dir(dir).and_then(|open| {
             let names = list(&open)?;
@@ -260,13 +260,28 @@ impl Run<'_> {
         self.dirs.fetch_add(1, Ordering::Relaxed);
         let names = self.check_names(dir, names);
         let rows = self.scan.snapshot.index_dir(self.scan.folder, dir)?;
-        let mut members = self.join(dir, names, rows);
+        let rules = self.rules(above, dir, &open);
+        let mut members = self.join(dir, &rules, names, rows);
         while members.len() > PART {
             let part = members.split_off(members.len() - PART);
-            self.pool.push(Job::Part(dir.clone(), depth, part));
+            self.pool.push(Job::Part(dir.clone(), depth, rules.clone(), part));
         }
-        self.members(buffer, &open, dir, depth, members);
+        self.members(buffer, &open, dir, depth, &rules, members);
         Ok(())
+    }
+
+    /// The rules in a directory, with what is to say of them.
+    fn rules(&self, above: &Rules, dir: &RelPath, open: &Dir) -> Rules {
+        let (rules, trouble) = self.scan.ignore.enter(above, dir, open);
+        if let Some(trouble) = trouble {
+            let path = dir.join(&Name::new(RULES).expect("it is a name"));
+            self.batches.push(match trouble {
+                Trouble::Again => Found::Busy(path),
+                Trouble::Unreadable(reason) => look::unreadable_rules(dir.clone(), &reason),
+                Trouble::Bad(reason) => look::bad_rules(path, &reason),
+            });
+        }
+        rules
     }
 
     /// Takes out what is no name of ours; sorts.
@@ -289,24 +304,45 @@ impl Run<'_> {
     }
 
     /// Names on disk with rows of the index; rows without a name are gone.
-    fn join(&self, dir: &RelPath, names: Vec<Name>, rows: Vec<(Name, IndexRow)>) -> Vec<Member> {
+    fn join(
+        &self,
+        dir: &RelPath,
+        rules: &Rules,
+        names: Vec<Name>,
+        rows: Vec<(Name, IndexRow)>,
+    ) -> Vec<Member> {
+        let gone = |name: &Name, row: IndexRow| {
+            let path = dir.join(name);
+            // What is left out is frozen: nobody knows whether it is gone.
+            if !rules.ignores(&path, is_dir_row(Some(&row))) {
+                self.gone(Gone::Path(path, Some(row)));
+            }
+        };
         let mut rows = rows.into_iter().peekable();
         let mut members = Vec::with_capacity(names.len());
         for name in names {
-            while let Some((gone, row)) = rows.next_if(|(row, _)| *row < name) {
-                self.gone(Gone::Path(dir.join(&gone), Some(row)));
+            while let Some((old, row)) = rows.next_if(|(row, _)| *row < name) {
+                gone(&old, row);
             }
             let base = rows.next_if(|(row, _)| *row == name).map(|(_, row)| row);
             members.push(Member { name, base });
         }
-        for (gone, row) in rows {
-            self.gone(Gone::Path(dir.join(&gone), Some(row)));
+        for (old, row) in rows {
+            gone(&old, row);
         }
         members
     }
 
     /// Looks at members: directories first, so that other threads have something to do.
-    fn members(&self, buffer: &mut Buffer, open: &Dir, dir: &RelPath, depth: Depth, members: Vec<Member>) {
+    fn members(
+        &self,
+        buffer: &mut Buffer,
+        open: &Dir,
+        dir: &RelPath,
+        depth: Depth,
+        rules: &Rules,
+        members: Vec<Member>,
+    ) {
         let (room, deepest) = (
             MAX_PATH.saturating_sub(dir.as_bytes().len() + 1),
             dir.depth() >= MAX_DEPTH,
@@ -322,7 +358,7 @@ impl Run<'_> {
             let stat = match open.stat(name) {
                 Ok(Some(stat)) => stat,
                 Ok(None) => {
-                    self.gone_member(dir, member);
+                    self.gone_member(dir, rules, member);
                     continue;
                 }
                 Err(e) => {
@@ -330,10 +366,13 @@ impl Run<'_> {
                     continue;
                 }
             };
+            if rules.ignores(&dir.join(&member.name), stat.kind == Kind::Dir) {
+                continue;
+            }
             match stat.kind {
                 _ if stat.dev != open.dev() => self.batches.push(look::elsewhere(dir.join(&member.name))),
                 Kind::Special(what) => self.batches.push(look::special(dir.join(&member.name), what)),
-                Kind::Dir => self.subdir(dir, depth, member, &stat),
+                Kind::Dir => self.subdir(dir, depth, rules, member, &stat),
                 Kind::File | Kind::Symlink => {
                     files += 1;
                     if look::is_unchanged(&stat, member.base.as_ref()) {
@@ -400,7 +439,7 @@ impl Run<'_> {
         }
     }
 
-    fn subdir(&self, dir: &RelPath, depth: Depth, member: Member, stat: &Stat) {
+    fn subdir(&self, dir: &RelPath, depth: Depth, rules: &Rules, member: Member, stat: &Stat) {
         let path = dir.join(&member.name);
         // Before its members can be found by another thread.
         let known = match look::of_dir(path.clone(), stat, member.base) {
@@ -411,9 +450,9 @@ impl Run<'_> {
             None => true,
         };
         match depth {
-            Depth::Members if known => self.pool.push(Job::Dir(path, Depth::Itself)),
+            Depth::Members if known => self.pool.push(Job::Dir(path, Depth::Itself, rules.clone())),
             Depth::Itself if known => {}
-            _ => self.pool.push(Job::Dir(path, Depth::Tree)),
+            _ => self.pool.push(Job::Dir(path, Depth::Tree, rules.clone())),
         }
     }
 
@@ -443,9 +482,12 @@ impl Run<'_> {
         }
     }
 
-    fn gone_member(&self, dir: &RelPath, member: Member) {
-        // Without a row of its own there may still be rows below it.
-        self.gone(Gone::Path(dir.join(&member.name), member.base));
+    fn gone_member(&self, dir: &RelPath, rules: &Rules, member: Member) {
+        let path = dir.join(&member.name);
+        if !rules.ignores(&path, is_dir_row(member.base.as_ref())) {
+            // Without a row of its own there may still be rows below it.
+            self.gone(Gone::Path(path, member.base));
+        }
     }
 
     fn gone(&self, gone: Gone) {
@@ -462,82 +504,13 @@ impl Run<'_> {
             look::unreadable(dir, e)
         });
     }
-
-    /// At the end: what is still gone, with all that the index has below it, deepest first. Returns the
-    /// directories among it.
-    fn report_gone(&self, mut gone: Vec<Gone>) -> Result<Vec<RelPath>, ScanError> {
-        if gone.is_empty() {
-            return Ok(Vec::new());
-        }
-        // A root that was unmounted or replaced meanwhile looks empty.
-        self.scan.root.check_known().map_err(|reason| {
-            self.batches.flush();
-            ScanError::Root(reason)
-        })?;
-        gone.sort_by(|a, b| a.path().cmp(b.path()));
-        let mut dirs = BTreeSet::new();
-        let mut last = None;
-        for gone in gone {
-            let path = gone.path().clone();
-            if last.as_ref() == Some(&path) || ancestors(&path).any(|above| dirs.contains(&above)) {
-                continue;
-            }
-            last = Some(path.clone());
-            if !self.is_still_gone(&gone) {
-                continue;
-            }
-            let (own, was_dir) = match gone {
-                Gone::Path(_, own) => (own, None),
-                Gone::Below(_) => (None, Some(true)),
-            };
-            let may_have_rows = own.as_ref().is_none_or(|row| row.mat.value == Value::Dir);
-            let was_dir = was_dir.unwrap_or(is_dir_row(own.as_ref()));
-            let mut rows = Vec::new();
-            if may_have_rows {
-                rows = self.scan.snapshot.index_below(self.scan.folder, &path)?;
-                rows.retain(|(below, _)| *below != path);
-                rows.sort_by(|a, b| b.0.cmp(&a.0));
-                if was_dir || !rows.is_empty() {
-                    dirs.insert(path.clone());
-                }
-            }
-            rows.extend(own.map(|row| (path, row)));
-            for (path, base) in rows {
-                self.batches.push(Found::Changed(Finding {
-                    path,
-                    seen: None,
-                    racy: false,
-                    base: Some(base),
-                    mtime: 0,
-                }));
-            }
-        }
-        Ok(dirs.into_iter().collect())
-    }
-
-    /// Looks again, now that everything else was looked at.
-    fn is_still_gone(&self, gone: &Gone) -> bool {
-        let path = gone.path();
-        match (self.scan.root.stat(path), gone) {
-            (Ok(None), _) => true,
-            (Ok(Some(stat)), Gone::Below(_)) if stat.kind != Kind::Dir => true,
-            (Ok(Some(_)), _) => {
-                self.batches.push(Found::Busy(path.clone()));
-                false
-            }
-            (Err(e), _) => {
-                self.batches.push(look::unreadable(path.clone(), &e));
-                false
-            }
-        }
-    }
 }
 
-fn ancestors(path: &RelPath) -> impl Iterator<Item = RelPath> {
+pub(super) fn ancestors(path: &RelPath) -> impl Iterator<Item = RelPath> {
     std::iter::successors(path.parent(), RelPath::parent)
 }
 
-fn is_dir_row(row: Option<&IndexRow>) -> bool {
+pub(super) fn is_dir_row(row: Option<&IndexRow>) -> bool {
     row.is_some_and(|row| row.mat.value == Value::Dir)
 }
 

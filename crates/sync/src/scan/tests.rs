@@ -16,6 +16,7 @@ use alike_store::{Commit, NewFolder, Store};
 
 use super::*;
 use crate::disk::tests::{Folder, folder, rel};
+use crate::ignore::Ignore;
 
 /// A folder with an index.
 struct World {
@@ -120,6 +121,7 @@ impl World {
             },
             cancelled: &|| self.cancel.load(Ordering::Relaxed),
             keep_outboards: outboards,
+            ignore: &Ignore::default(),
         };
         let report = scan.run(targets, &|batch| {
             assert!(!batch.is_empty() && batch.len() <= 256);

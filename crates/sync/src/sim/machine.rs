@@ -244,6 +244,7 @@ impl Sim {
             traffic: Default::default(),
             partial: AtomicU64::new(0),
             parked: Default::default(),
+            ignore: Default::default(),
         });
         let (rescan_to, rescan) = mpsc::channel();
         let intents = place

@@ -97,6 +97,7 @@ impl Sim {
             on_dir: &|_| {},
             cancelled: &|| false,
             keep_outboards: None,
+            ignore: &process.place.ignore,
         };
         self.scanning.set(true);
         let result = scan.run(targets, &move |batch| {
@@ -112,6 +113,7 @@ impl Sim {
         process.gone.borrow_mut().1 |= complete;
         let ends = FolderEvent::ScanEnds { full: complete };
         process.inbox.borrow_mut().push_back(ends);
+        process.inbox.borrow_mut().push_back(FolderEvent::Rules);
         if self.rng(|r| r.percent(60)) {
             self.pass_on_gone(machine, process);
         }

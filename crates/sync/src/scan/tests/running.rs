@@ -34,6 +34,7 @@ fn a_file_that_is_being_written_is_busy_and_holds_nothing_up() {
             false
         },
         keep_outboards: None,
+        ignore: &Ignore::default(),
     };
     let report = scan
         .run(vec![Target::Tree(RelPath::root())], &|batch| {
