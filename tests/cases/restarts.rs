@@ -223,3 +223,27 @@ fn a_save_that_is_not_durable_is_not_sent() {
     assert_converged(&[&a, &b]);
     assert_eq!(a.field("problems").to_string(), "[]");
 }
+
+/// A disk that fails once, before or after the moves of an apply: nothing is recorded that is not so, and the engine finds out
+/// and goes on by itself.
+#[test]
+fn what_could_not_be_made_durable_is_found_out_and_done_again() {
+    for point in ["apply.sync", "apply.moved"] {
+        let lab = Lab::new();
+        let (a, mut b) = (lab.running("laptop"), lab.fallible("desktop"));
+        write(a.path("old"), "old");
+        b.start();
+        pair(&a, &b);
+        assert_converged(&[&a, &b]);
+        b.stop();
+        write(a.path("old"), "newer");
+        write(a.path("new"), "new");
+        b.launch(&format!("{point}=error@1"));
+        eventually("it arrives all the same", LONG, || {
+            b.path("new").exists() && text(b.path("old")) == "newer"
+        });
+        assert_converged(&[&a, &b]);
+        assert!(b.log_tail().contains("durable"), "{point}: {}", b.log_tail());
+        assert_eq!(b.field("problems"), serde_json::json!([]));
+    }
+}

@@ -13,7 +13,7 @@ use alike_store::{Commit, Fingerprint, IndexRow, Intent, Snapshot};
 
 use crate::disk::{Expected, Kind, MoveError};
 use crate::error::Error;
-use crate::failpoint::point;
+use crate::failpoint::{may_fail, point};
 use crate::fetch::BIG_TEMP;
 use crate::folder::{Folder, Look, Place, Problem, Why, leaves_out};
 use crate::ignore::{Asker, is_rules};
@@ -150,8 +150,7 @@ impl Folder {
             _ => (1, 0),
         });
         if todo.iter().any(|(_, r)| r.temp.is_some()) {
-            point("apply.sync");
-            self.disk(place.root.sync_all())?;
+            self.disk(may_fail("apply.sync").and_then(|()| place.root.sync_all()))?;
             point("apply.synced");
         }
         let intents: Vec<Intent> = todo
@@ -193,8 +192,7 @@ impl Folder {
                 }
             }
         }
-        point("apply.moved");
-        self.disk(place.root.sync_all())?;
+        self.disk(may_fail("apply.moved").and_then(|()| place.root.sync_all()))?;
         point("apply.durable");
         place.store.commit(place.key, commit)?;
         point("apply.committed");
@@ -202,11 +200,9 @@ impl Folder {
     }
 
     fn disk(&self, result: std::io::Result<()>) -> Result<(), Error> {
-        result.map_err(|e| {
-            Error::Refused(format!(
-                "{}: making it durable failed: {e}",
-                self.place.root.path().display()
-            ))
+        result.map_err(|source| Error::NotDurable {
+            path: self.place.root.path().to_owned(),
+            source,
         })
     }
 

@@ -29,6 +29,14 @@ pub enum Error {
     /// A folder's directory failed.
     #[error(transparent)]
     Disk(#[from] DiskError),
+    /// What was moved could not be made durable: nobody knows what of it is on the disk.
+    #[error("{}: making it durable failed: {source}", path.display())]
+    NotDurable {
+        /// The folder's root.
+        path: PathBuf,
+        /// The system's reason.
+        source: std::io::Error,
+    },
     /// The address to listen on is taken or is none of ours.
     #[error("cannot listen on {addr}: {reason}; choose another with ALIKE_BIND=ADDR:PORT (port 0 = any)")]
     Bind {

@@ -304,7 +304,12 @@ impl Folder {
                 other => other,
             };
             if let Err(error) = result.and_then(|()| self.publish()) {
-                let reopen = matches!(&error, Error::Store(error) if error.needs_reopening());
+                let reopen = match &error {
+                    Error::Store(error) => error.needs_reopening(),
+                    // What was begun is found out again, as after a crash.
+                    Error::NotDurable { .. } => true,
+                    _ => false,
+                };
                 let reason = error.to_string();
                 tracing::error!(folder = %self.place.row.name, "{reason}");
                 self.view.broken = Some(Broken { reason, reopen });

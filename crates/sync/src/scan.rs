@@ -47,6 +47,17 @@ pub(crate) struct Finding {
     pub mtime: i64,
 }
 
+impl Finding {
+    /// Does one more look at the path, without its content, see the same?
+    pub(crate) fn is_still_so(&self, root: &Root) -> bool {
+        match (&self.seen, root.stat(&self.path)) {
+            (None, Ok(None)) => true,
+            (Some((_, print)), Ok(Some(stat))) => stat.fingerprint == *print,
+            (None | Some(_), _) => false,
+        }
+    }
+}
+
 /// What a scan has to say about a path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Found {

@@ -149,7 +149,7 @@ impl Sim {
         let root = &process.place.root;
         let mut gone: Vec<Finding> = Vec::new();
         for (path, finding) in findings {
-            if finding.seen.is_none() && !matches!(root.stat(&path), Ok(None)) {
+            if !finding.is_still_so(root) {
                 process.dirty.borrow_mut().insert(path);
             } else {
                 gone.push(finding);

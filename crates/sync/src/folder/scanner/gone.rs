@@ -110,13 +110,9 @@ impl Scanner {
             full,
             waiting,
         } = self.gone.take();
-        // It waited for more of its kind; some of it may be there again, or is not known to be gone any more.
+        // It waited for more of its kind; some of it may be there again, or be another thing by now.
         let root = &self.place.root;
-        let back: Vec<_> = findings
-            .extract_if(.., |f| {
-                f.seen.is_none() && !matches!(root.stat(&f.path), Ok(None))
-            })
-            .collect();
+        let back: Vec<_> = findings.extract_if(.., |f| !f.is_still_so(root)).collect();
         let now = Instant::now();
         back.into_iter().for_each(|f| self.mark(f.path, now));
         if self.place.root.check(&self.place.row.marker).is_err() {
