@@ -11,7 +11,7 @@ mod tree;
 pub(crate) use device::Device;
 pub(crate) use faults::{Dice, Hold, fail_points};
 pub(crate) use lab::{Lab, assert_converged, fail_binary, pair, paired, settle, sync_binary};
-pub(crate) use mount::Tmpfs;
+pub(crate) use mount::{Image, Make, Tmpfs};
 pub(crate) use poll::{LONG, eventually, poll};
 pub(crate) use tree::{
     ModeGuard, Node, append, assert_same_tree, conflict_name, inodes, mtimes, names, noise, set_mode,

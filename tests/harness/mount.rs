@@ -1,7 +1,7 @@
 //! Small file systems for one test. Never leaves one mounted: also a test that fails unmounts its own.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 /// A mounted tmpfs. Declare it before the devices on it: it must go after their engines.
 pub(crate) struct Tmpfs(PathBuf);
@@ -33,9 +33,68 @@ impl Tmpfs {
 
 impl Drop for Tmpfs {
     fn drop(&mut self) {
-        // Lazily: a process that is still ending must not keep it.
-        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+        unmount(&self.0);
     }
+}
+
+/// How a file system in a file is made and mounted.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Make {
+    /// Makes it, before the name of the file.
+    pub(crate) mkfs: &'static [&'static str],
+    /// Mounts it, before the name of the file and of the mount point.
+    pub(crate) mount: &'static [&'static str],
+}
+
+/// A file system in a file, mounted. Declare it before the devices on it: it must go after their engines.
+pub(crate) struct Image(PathBuf);
+
+impl Image {
+    /// Makes and mounts one at `path`, which is made. `None`, and said so, where that cannot be: only root can, and only
+    /// with the programs and a kernel for it (`cargo xtask test` says what is missing).
+    pub(crate) fn new(path: impl AsRef<Path>, make: Make) -> Option<Self> {
+        let path = path.as_ref();
+        let not_run = |why: &str| eprintln!("NOT RUN: {:?} for {}: {why}", make.mkfs, path.display());
+        if !rustix::process::getuid().is_root() {
+            not_run("mounting needs root");
+            return None;
+        }
+        std::fs::create_dir_all(path).expect("make the mount point");
+        let image = path.with_extension("image");
+        let file = std::fs::File::create_new(&image).expect("make the image");
+        file.set_len(IMAGE).expect("give it a size: nothing is written");
+        let run = |args: &[&str], rest: &[&Path]| {
+            let mut command = Command::new(args[0]);
+            command.args(&args[1..]).args(rest).stdout(Stdio::null());
+            command
+                .stderr(Stdio::null())
+                .status()
+                .is_ok_and(|status| status.success())
+        };
+        if !run(make.mkfs, &[&image]) {
+            not_run("it cannot be made on this machine");
+            return None;
+        }
+        if !run(make.mount, &[&image, path]) {
+            not_run("this kernel does not mount it");
+            return None;
+        }
+        Some(Self(path.to_owned()))
+    }
+}
+
+/// Bytes of a file system in a file: XFS makes no smaller ones than 300 MiB. Hardly any of it is ever written.
+const IMAGE: u64 = 512 << 20;
+
+impl Drop for Image {
+    fn drop(&mut self) {
+        unmount(&self.0);
+    }
+}
+
+/// Lazily: a process that is still ending must not keep it.
+fn unmount(path: &Path) {
+    let _ = Command::new("umount").arg("-l").arg(path).status();
 }
 
 #[track_caller]

@@ -46,11 +46,40 @@ pub(crate) fn run() -> Result<()> {
         }
         exec(&mut test)
     })?;
-    if !rustix::process::geteuid().is_root() {
-        println!("==> NOT RUN, because only root can mount: the tests of full disks (tests/cases/full.rs)");
-    }
+    not_run();
     println!("==> everything passed in {:.1} s", start.elapsed().as_secs_f64());
     Ok(())
+}
+
+/// Says which tests had nothing to run on.
+fn not_run() {
+    if !rustix::process::geteuid().is_root() {
+        println!(
+            "==> NOT RUN, because only root can mount: the tests of full disks, of mounts in the way and of other file \
+             systems (tests/cases/{{full,parked,file_systems}}.rs)"
+        );
+        return;
+    }
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let has = |program: &str| std::env::split_paths(&path).any(|dir| dir.join(program).is_file());
+    for (test, program, package) in [
+        ("everything_on_xfs", "mkfs.xfs", "xfsprogs"),
+        ("everything_on_btrfs", "mkfs.btrfs", "btrfs-progs"),
+    ] {
+        if !has(program) {
+            println!("==> NOT RUN: file_systems::{test}: there is no {program} (package {package})");
+        }
+    }
+    let kernel = fs::read_to_string("/proc/filesystems").unwrap_or_default();
+    for (test, kind) in [("everything_on_xfs", "xfs"), ("everything_on_btrfs", "btrfs")] {
+        // One that is a module is listed once something was mounted with it.
+        if !kernel
+            .lines()
+            .any(|line| line.split_whitespace().last() == Some(kind))
+        {
+            println!("==> NOT RUN: file_systems::{test}: this kernel has no {kind}");
+        }
+    }
 }
 
 /// A reader in a tight loop beside ten thousand overwrites from afar, and fifty deaths of the receiver: some minutes.

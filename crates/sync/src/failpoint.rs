@@ -79,6 +79,7 @@ mod armed {
         "move.create",
         "move.created",
         "move.replace",
+        "move.rename",
         "move.exchange",
         "move.exchanged",
         "move.verified",

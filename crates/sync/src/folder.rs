@@ -11,7 +11,7 @@ mod resolve;
 mod rules;
 pub(crate) mod scanner;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, mpsc};
@@ -115,6 +115,8 @@ pub(crate) enum FolderEvent {
     Rules,
     /// Programs have these open for writing: they cannot be replaced now.
     BeingWritten(Vec<RelPath>),
+    /// All files here that are written all the time, and have not been read whole for long.
+    NeverQuiet(BTreeSet<RelPath>),
     /// Too little room for what is to be fetched; or not any more.
     DiskFull(Option<String>),
     /// The watcher works, or not.
@@ -227,6 +229,8 @@ pub(crate) struct Folder {
     pub(crate) view: FolderView,
     pub(crate) scan_problems: BTreeMap<RelPath, Problem>,
     pub(crate) apply_problems: BTreeMap<RelPath, Problem>,
+    /// Files that are written all the time.
+    never_quiet: BTreeSet<RelPath>,
     /// What changed since the last generation was written.
     pub(crate) since_generation: Counts,
     pub(crate) generation_root: Option<alike_core::digest::Digest>,
@@ -261,6 +265,7 @@ impl Folder {
             },
             scan_problems: BTreeMap::new(),
             apply_problems: BTreeMap::new(),
+            never_quiet: BTreeSet::new(),
             since_generation: Counts::default(),
             generation_root: newest.map(|generation| generation.root),
             hold: hold::Hold::default(),
@@ -387,6 +392,7 @@ impl Folder {
                 let problems = paths.into_iter().map(|path| (path, problem.clone()));
                 self.apply_problems.extend(problems);
             }
+            FolderEvent::NeverQuiet(paths) => self.never_quiet = paths,
             FolderEvent::DiskFull(state) => self.view.disk_full = state,
             FolderEvent::Merge {
                 theirs,
@@ -453,6 +459,12 @@ impl Folder {
         self.view.problems = problems
             .map(|(path, problem)| (path.clone(), problem.clone()))
             .take(MAX_PROBLEMS)
+            .chain(
+                self.never_quiet
+                    .iter()
+                    .take(MAX_PROBLEMS)
+                    .map(scanner::hot::problem),
+            )
             .chain(self.place.parked.problems(MAX_PROBLEMS))
             .collect();
         let view = &self.view;

@@ -197,7 +197,10 @@ impl Root {
     /// Renames, unless something has the new name already.
     pub(super) fn rename_new(&self, from: &Dir, name: &[u8], to: &Dir, new: &[u8]) -> rustix::io::Result<()> {
         if Ways::has(&self.ways.no_replace) {
-            match sys::renameat_with(from, name, to, new, RenameFlags::NOREPLACE) {
+            let renamed = may_fail("move.rename")
+                .map_err(|_| Errno::INVAL)
+                .and_then(|()| sys::renameat_with(from, name, to, new, RenameFlags::NOREPLACE));
+            match renamed {
                 Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {}
                 other => return other,
             }

@@ -2,6 +2,7 @@
 //! overflow and now and then. A thread of its own; findings go to the folder's thread. Never commits anything.
 
 pub(crate) mod gone;
+pub(crate) mod hot;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -108,6 +109,7 @@ impl ScannerThread {
             watch: None,
             dirty: HashMap::new(),
             hot: HashMap::new(),
+            never_quiet: hot::Hot::default(),
             full_due: Some(Instant::now()),
             rest_until: Instant::now(),
             last_full: Instant::now(),
@@ -163,6 +165,7 @@ struct Scanner {
     dirty: HashMap<RelPath, Dirty>,
     /// When a path was last looked at, and how long the next look waits: only paths that keep changing.
     hot: HashMap<RelPath, (Instant, Duration)>,
+    never_quiet: hot::Hot,
     full_due: Option<Instant>,
     /// No look before then, but for a barrier: in a storm of hints, commits get larger rather than more.
     rest_until: Instant,
@@ -444,6 +447,10 @@ impl Scanner {
         let newly: Mutex<HashSet<RelPath>> = Mutex::new(HashSet::new());
         let no_watches: Mutex<Option<String>> = Mutex::new(None);
         let gone: Mutex<Vec<Finding>> = Mutex::new(Vec::new());
+        let at: Vec<RelPath> = targets
+            .iter()
+            .map(|(Target::Path(p) | Target::Tree(p))| p.clone())
+            .collect();
         // What was found or applied before must be committed: a look compares the disk with the index, and one
         // that is behind would take what is new in both for what is new in neither. What happens after this
         // gives hints of its own.
@@ -506,6 +513,12 @@ impl Scanner {
         let complete = full && result.as_ref().is_ok_and(|report| report.complete);
         self.gone
             .add(gone.into_inner().expect("never poisoned"), complete, now);
+        if result.as_ref().is_ok_and(|report| report.complete) {
+            self.never_quiet.looked(&at, &busy, now);
+        }
+        if let Some(paths) = self.never_quiet.news(now) {
+            let _ = self.folder.send(FolderEvent::NeverQuiet(paths));
+        }
         for path in busy {
             self.hot.entry(path.clone()).or_insert((now, QUIET * 4));
             self.mark(path, now);
