@@ -36,7 +36,7 @@ fn a_file_that_is_written_all_the_time_is_named_until_it_was_taken() {
     });
     assert_converged(&[&a, &b]);
     eventually("it is not named any more", LONG, || {
-        a.field("problems").to_string() == "[]"
+        a.field("problems") == serde_json::json!([])
     });
     assert!(b.path("machine.img").exists());
 }
