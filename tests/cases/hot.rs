@@ -9,12 +9,10 @@ use crate::harness::*;
 #[test]
 fn a_file_that_is_written_all_the_time_is_named_until_it_was_taken() {
     let (_lab, a, b) = paired(|dir| write(dir.join("other"), "0"));
-    // Large, so that no look at it comes to its end between two writes.
-    write(a.path("machine.img"), noise("image", 48 << 20));
-    let mut image = fs::File::options()
-        .append(true)
-        .open(a.path("machine.img"))
-        .unwrap();
+    // Large, so that no look at it comes to its end between two writes; and written to from its first moment here.
+    let outside = a.corner.join("machine.img");
+    write(&outside, noise("image", 48 << 20));
+    let mut image = fs::File::options().append(true).open(&outside).unwrap();
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
         scope.spawn(|| {
@@ -23,6 +21,7 @@ fn a_file_that_is_written_all_the_time_is_named_until_it_was_taken() {
                 std::thread::yield_now();
             }
         });
+        fs::rename(&outside, a.path("machine.img")).unwrap();
         // Also where something below fails: or else the writer would never end.
         let _stop = StopWith(&stop);
         eventually("status names it", LONG, || {
