@@ -17,6 +17,7 @@ mod first_sync;
 mod full;
 mod held;
 mod hot;
+mod identity;
 mod ignore;
 mod open_files;
 mod pairing;

@@ -130,60 +130,6 @@ fn a_side_killed_in_the_middle_of_a_first_sync_finishes_later() {
     assert_eq!(b.field("conflicts"), 0);
 }
 
-/// Copies a directory with everything in it, as a backup program would.
-fn copy_dir(from: &std::path::Path, to: &std::path::Path) {
-    let status = std::process::Command::new("cp")
-        .arg("-a")
-        .args([from, to])
-        .status();
-    assert!(status.unwrap().success(), "cp -a");
-}
-
-#[test]
-fn a_state_directory_put_back_from_a_backup_loses_nothing() {
-    let (_lab, mut a, b) = paired(|dir| write(dir.join("base"), "x"));
-    a.stop();
-    let backup = a.corner.join("backup");
-    copy_dir(&a.home, &backup);
-    a.start();
-    write(a.path("later"), "seen by the desktop");
-    assert_converged(&[&a, &b]);
-
-    // State and folder as they were in the backup, then an edit: it must not pass for the one seen before.
-    a.stop();
-    std::fs::remove_dir_all(&a.home).unwrap();
-    copy_dir(&backup, &a.home);
-    std::fs::remove_file(a.path("later")).unwrap();
-    write(a.path("thesis"), "written after the restore");
-    a.start();
-    assert_converged(&[&a, &b]);
-    assert_eq!(names(&b.folder), ["base", "later", "thesis"]);
-    assert_eq!(text(b.path("thesis")), "written after the restore");
-}
-
-#[test]
-fn a_state_directory_rewound_in_place_stops_and_says_so() {
-    let (_lab, mut a, b) = paired(|dir| write(dir.join("base"), "x"));
-    a.stop();
-    let database = a.home.join("alike.redb");
-    let old = std::fs::read(&database).unwrap();
-    a.start();
-    write(a.path("later"), "seen by the desktop");
-    assert_converged(&[&a, &b]);
-    a.stop();
-    // The very same file, with what was in it before, and the folder too: a machine that was set back.
-    std::fs::write(&database, old).unwrap();
-    std::fs::remove_file(a.path("later")).unwrap();
-    a.start();
-    eventually("it says what is the matter", LONG, || {
-        a.field("problems")
-            .to_string()
-            .contains("older than what other devices have seen")
-    });
-    assert_eq!(names(&b.folder), ["base", "later"]);
-    assert_eq!(names(&a.folder), ["base"]);
-}
-
 #[test]
 fn a_restart_is_no_change() {
     let (_lab, mut a, b) = paired(|dir| write(dir.join("x"), "x"));

@@ -121,3 +121,46 @@ fn apply_dir(
     note_changes(&before, &after, at, changes);
     Ok(write_dir(nodes, &after))
 }
+
+/// Gives the writes for which `fresh` knows another dot that dot; `None` = it keeps its own. They count as imported from
+/// then on: where they were seen before, they are twins of what others have, and what was replaced since loses quietly.
+pub fn redot(
+    nodes: &mut Overlay<'_>,
+    root: Option<Digest>,
+    fresh: &mut dyn FnMut(Dot) -> Option<Dot>,
+) -> Result<(Option<Digest>, Vec<Change>), TreeError> {
+    let mut changes = Vec::new();
+    let root = redot_dir(nodes, root, fresh, &RelPath::root(), &mut changes)?;
+    Ok((root, changes))
+}
+
+fn redot_dir(
+    nodes: &mut Overlay<'_>,
+    dir: Option<Digest>,
+    fresh: &mut dyn FnMut(Dot) -> Option<Dot>,
+    at: &RelPath,
+    changes: &mut Vec<Change>,
+) -> Result<Option<Digest>, TreeError> {
+    let before = read_dir(nodes, dir)?;
+    let mut after = before.clone();
+    for entry in &mut after {
+        entry.child = redot_dir(nodes, entry.child, fresh, &at.join(&entry.name), changes)?;
+        for record in &mut entry.records {
+            if let Some(mark) = &mut record.exec {
+                mark.dot = fresh(mark.dot).unwrap_or(mark.dot);
+            }
+            if let Some(dot) = fresh(record.dot) {
+                record.dot = dot;
+                record.imported = true;
+            }
+        }
+        entry.records.sort_unstable_by_key(|r| r.dot);
+        conflict::close(&mut entry.records, entry.child.is_some());
+    }
+    after.retain(|e| e.child.is_some() || !e.records.is_empty());
+    if after == before {
+        return Ok(dir);
+    }
+    note_changes(&before, &after, at, changes);
+    Ok(write_dir(nodes, &after))
+}

@@ -5,7 +5,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// One incarnation of one folder on one device: random, never reused after doubt.
+/// One incarnation of one folder on one device, made by [`crate::claim::replica_id`]: never reused after doubt.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct ReplicaId(pub u64);
 
@@ -47,6 +47,12 @@ impl Vector {
         }
         let entry = self.0.entry(replica).or_default();
         *entry = (*entry).max(seq);
+    }
+
+    /// Takes the entry of `replica` back to `seq`: what is known of it after that is in doubt.
+    pub fn cut(&mut self, replica: ReplicaId, seq: u64) {
+        self.0.remove(&replica);
+        self.advance(replica, seq);
     }
 
     /// The componentwise maximum.

@@ -1,6 +1,7 @@
 //! The pure core of alike: values and decisions. It never touches a file system, a network, a clock or a
 //! random source; everything here is a function of its arguments, and so can be tested by the thousand.
 
+pub mod claim;
 pub mod codec;
 pub mod conflict;
 pub mod diff;

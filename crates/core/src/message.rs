@@ -3,11 +3,12 @@
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
+use crate::claim::Claims;
 use crate::digest::Digest;
-use crate::ids::{FolderId, Vector};
+use crate::ids::FolderId;
 
 /// The protocol between paired devices.
-pub const ALPN: &[u8] = b"alike/1";
+pub const ALPN: &[u8] = b"alike/2";
 /// The protocol by which a ticket's holder becomes a paired device.
 pub const PAIR_ALPN: &[u8] = b"alike-pair/1";
 
@@ -23,7 +24,7 @@ pub const MAX_BLOBS: usize = 1024;
 pub const SMALL_BLOB: u64 = 1 << 20;
 /// Longest name of a device or a folder.
 pub const MAX_LABEL: usize = 255;
-/// Most replicas in a vector.
+/// Most replicas of which a state may know.
 pub const MAX_REPLICAS: usize = 4096;
 
 /// On the one control stream of a connection, both ways.
@@ -69,8 +70,11 @@ pub struct Announce {
     pub folder: FolderId,
     /// Root of the state tree.
     pub state: Option<Digest>,
-    /// What the state has seen.
-    pub vector: Vector,
+    /// What the state has seen, as the authors signed it.
+    pub claims: Claims,
+    /// The sender has looked at what the receiver claims on this connection. Before that nobody pulls from it: it
+    /// might find that it was put back from a backup, and that its newest writes are under dots that were used before.
+    pub heard: bool,
     /// Root of the content tree.
     pub root: Digest,
     /// Paths that are not on the sender's disk yet.
@@ -192,7 +196,10 @@ impl Bounded for Message {
     fn check(&self) -> Result<(), MessageError> {
         match self {
             Message::Hello(hello) => label(&hello.name),
-            Message::Announce(a) if a.vector.len() > MAX_REPLICAS => Err(MessageError::Limit("replicas")),
+            Message::Announce(a) if a.claims.len() > MAX_REPLICAS => Err(MessageError::Limit("replicas")),
+            Message::Announce(a) if a.claims.iter().any(|(_, claim)| claim.seq == 0) => {
+                Err(MessageError::Malformed)
+            }
             Message::Announce(_)
             | Message::Ask(_)
             | Message::Flush { .. }

@@ -50,6 +50,8 @@ pub struct Session {
     taken: Option<Announce>,
     /// The peer takes no part for now.
     withdrawn: bool,
+    /// The peer has spoken on this connection.
+    heard: bool,
 }
 
 impl Session {
@@ -76,6 +78,7 @@ impl Session {
             Input::Theirs(announce) => {
                 self.theirs = Some(announce);
                 self.withdrawn = false;
+                self.heard = true;
             }
             Input::Withdrawn => {
                 self.theirs = None;
@@ -96,16 +99,38 @@ impl Session {
         let Some(ours) = self.ours.as_ref().filter(|_| self.connected) else {
             return out;
         };
-        if self.sent.as_ref() != Some(ours) {
-            self.sent = Some(ours.clone());
-            out.push(Output::Send(ours.clone()));
+        let seen_here = ours.claims.vector();
+        let theirs = self.theirs.as_ref().map(|t| (t, t.claims.vector()));
+        let said = Announce {
+            heard: self.heard,
+            ..ours.clone()
+        };
+        let unheard = Announce {
+            heard: false,
+            ..ours.clone()
+        };
+        // That we have heard the peer is news only to one that would pull.
+        let pulls = theirs.as_ref().is_some_and(|(theirs, seen)| {
+            (theirs.state != ours.state || *seen != seen_here)
+                && (*seen == seen_here || !seen_here.is_covered_by(seen))
+        });
+        let known = self
+            .sent
+            .as_ref()
+            .is_some_and(|sent| *sent == said || (*sent == unheard && !pulls));
+        if !known {
+            self.sent = Some(said.clone());
+            out.push(Output::Send(said));
         }
-        let Some(theirs) = &self.theirs else { return out };
+        // Who has not heard us yet may still find that it has to give its newest writes other dots.
+        let Some((theirs, seen)) = theirs.filter(|(theirs, _)| theirs.heard) else {
+            return out;
+        };
         // A peer whose vector is strictly behind ours has nothing for us: it will pull, and then announce again.
-        let behind = theirs.vector != ours.vector && theirs.vector.is_covered_by(&ours.vector);
-        let same = |a: &Announce| a.state == theirs.state && a.vector == theirs.vector;
+        let behind = seen != seen_here && seen.is_covered_by(&seen_here);
+        let same = |a: &Announce| a.state == theirs.state && a.claims.vector() == seen;
         let known = [&self.failed, &self.taken].into_iter().flatten().any(same);
-        let differs = theirs.state != ours.state || theirs.vector != ours.vector;
+        let differs = theirs.state != ours.state || seen != seen_here;
         if differs && !behind && self.pulling.is_none() && !known {
             self.pulling = Some(theirs.clone());
             out.push(Output::Pull(theirs.clone()));
@@ -146,16 +171,27 @@ impl Session {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::claim::{Claim, Claims};
     use crate::digest::Digest;
-    use crate::ids::{FolderId, ReplicaId, Vector};
+    use crate::ids::{FolderId, ReplicaId};
 
     fn announce(state: &[u8], seen: &[(u64, u64)]) -> Announce {
-        let mut vector = Vector::default();
-        seen.iter().for_each(|&(r, s)| vector.advance(ReplicaId(r), s));
+        let mut claims = Claims::default();
+        for &(replica, seq) in seen {
+            let claim = Claim {
+                device: [0; 32],
+                nonce: [0; 16],
+                seq,
+                chain: Digest::of(b"chain"),
+                signature: [[0; 32]; 2],
+            };
+            claims.take(ReplicaId(replica), claim);
+        }
         Announce {
             folder: FolderId([0; 16]),
             state: Some(Digest::of(state)),
-            vector,
+            claims,
+            heard: true,
             root: Digest::of(state),
             pending_files: 0,
             pending_bytes: 0,
@@ -181,7 +217,11 @@ mod tests {
         let mut ahead = Session::default();
         ahead.handle(Input::Connected);
         ahead.handle(Input::Ours(new.clone()));
-        assert!(ahead.handle(Input::Theirs(old.clone())).is_empty());
+        // Not pulled; but the peer, which pulls, has to hear that it was heard.
+        assert_eq!(
+            ahead.handle(Input::Theirs(old.clone())),
+            [Output::Send(new.clone())]
+        );
         let mut behind = Session::default();
         behind.handle(Input::Ours(old));
         behind.handle(Input::Connected);
@@ -210,7 +250,10 @@ mod tests {
         session.handle(Input::Connected);
         assert_eq!(
             session.handle(Input::Theirs(theirs.clone())),
-            [Output::Pull(theirs.clone())]
+            [
+                Output::Send(announce(b"a", &[(1, 1)])),
+                Output::Pull(theirs.clone())
+            ]
         );
         assert!(session.handle(Input::PullEnded { merged: true }).is_empty());
         assert!(session.handle(Input::Theirs(theirs)).is_empty());
@@ -237,5 +280,27 @@ mod tests {
         session.handle(Input::Theirs(new.clone()));
         assert!(session.handle(Input::PullEnded { merged: false }).is_empty());
         assert_eq!(session.handle(Input::Retry), [Output::Pull(new)]);
+    }
+
+    #[test]
+    fn nothing_is_pulled_from_a_peer_that_has_not_heard_us() {
+        let (old, new) = (announce(b"a", &[(1, 1)]), announce(b"b", &[(1, 2)]));
+        let mut session = Session::default();
+        session.handle(Input::Ours(old));
+        session.handle(Input::Connected);
+        let unheard = Announce {
+            heard: false,
+            ..new.clone()
+        };
+        assert!(session.handle(Input::Theirs(unheard)).is_empty());
+        assert_eq!(
+            session.handle(Input::Theirs(new.clone())),
+            [Output::Pull(new.clone())]
+        );
+        // In a new connection it may be a process that began with another database.
+        session.handle(Input::Disconnected);
+        assert_eq!(session.handle(Input::Connected).len(), 1);
+        let unheard = Announce { heard: false, ..new };
+        assert!(session.handle(Input::Theirs(unheard)).is_empty());
     }
 }

@@ -5,10 +5,11 @@ mod common;
 
 use std::collections::BTreeSet;
 
+use alike_core::claim::{Claim, Claims};
 use alike_core::codec::{DecodeError, Reader, put_bytes, put_varint};
 use alike_core::digest::Digest;
 use alike_core::entry::{Entry, NamedEntry};
-use alike_core::ids::{Dot, FolderId, Hlc, ReplicaId, Vector};
+use alike_core::ids::{Dot, FolderId, Hlc, ReplicaId};
 use alike_core::message::{
     self, Announce, Bounded, Hello, MAX_BLOBS, MAX_FRAME, MAX_LABEL, MAX_NODES, MAX_REPLICAS, Message,
     MessageError, PairReply, PairRequest, Refusal, Request,
@@ -299,6 +300,16 @@ fn folder(rng: &mut Rng) -> FolderId {
     FolderId([rng.next() as u8; 16])
 }
 
+fn claim(seq: u64) -> Claim {
+    Claim {
+        device: [0xff; 32],
+        nonce: [0xff; 16],
+        seq,
+        chain: Digest([0xff; 32]),
+        signature: [[0xff; 32]; 2],
+    }
+}
+
 fn message(rng: &mut Rng) -> Message {
     match rng.below(4) {
         0 => Message::Hello(Hello {
@@ -308,12 +319,16 @@ fn message(rng: &mut Rng) -> Message {
         1 => Message::Withdraw(folder(rng)),
         2 => Message::Ask(folder(rng)),
         _ => {
-            let mut vector = Vector::default();
-            (0..rng.below(20)).for_each(|_| vector.advance(ReplicaId(rng.next()), rng.next()));
+            let mut claims = Claims::default();
+            for _ in 0..rng.below(20) {
+                let claim = claim(rng.next().max(1));
+                claims.take(ReplicaId(rng.next()), claim);
+            }
             Message::Announce(Announce {
                 folder: folder(rng),
                 state: rng.percent(80).then(|| digest(rng)),
-                vector,
+                claims,
+                heard: rng.percent(50),
                 root: digest(rng),
                 pending_files: number(rng),
                 pending_bytes: number(rng),
@@ -373,12 +388,13 @@ fn messages_over_a_limit_are_refused() {
         assert_eq!(is_over(request(Request::Blobs { folder, digests })), over);
     }
     for (count, over) in [(MAX_REPLICAS, false), (MAX_REPLICAS + 1, true)] {
-        let mut vector = Vector::default();
-        (0..count).for_each(|r| vector.advance(ReplicaId(r as u64), 1));
+        let mut claims = Claims::default();
+        (0..count).for_each(|r| claims.take(ReplicaId(u64::MAX - r as u64), claim(u64::MAX)));
         let announce = Message::Announce(Announce {
             folder,
             state: None,
-            vector,
+            claims,
+            heard: true,
             root: Digest::of(b""),
             pending_files: 0,
             pending_bytes: 0,

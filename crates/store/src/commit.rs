@@ -9,7 +9,7 @@ use alike_core::view::Summary;
 use redb::WriteTransaction;
 
 use crate::error::StoreError;
-use crate::folders::{self, FolderKey, Head};
+use crate::folders::{self, FolderKey, Head, Replica};
 use crate::generations::{self, Generation};
 use crate::index::{self, IndexRow, Intent};
 use crate::store::Store;
@@ -23,6 +23,8 @@ pub struct Commit {
     pub nodes: Vec<(Digest, Arc<[u8]>)>,
     /// New summaries, by state tree; their content trees must be there, or in `nodes`.
     pub summaries: Vec<(Digest, Summary)>,
+    /// Who the device is from now on, with a head that begins its chain.
+    pub replica: Option<Replica>,
     /// The new head; its trees must be there, or in `nodes`.
     pub head: Option<Head>,
     /// A new generation; its trees must be there, or in `nodes`.
@@ -47,6 +49,7 @@ impl Commit {
         let Commit {
             nodes,
             summaries,
+            replica,
             head,
             generation,
             index_put,
@@ -58,6 +61,7 @@ impl Commit {
         } = self;
         nodes.is_empty()
             && summaries.is_empty()
+            && replica.is_none()
             && head.is_none()
             && generation.is_none()
             && index_put.is_empty()
@@ -85,6 +89,9 @@ impl Store {
             }
             if !commit.summaries.is_empty() {
                 trees::put_summaries(tx, &commit.summaries)?;
+            }
+            if let Some(replica) = commit.replica {
+                folders::put_replica(tx, folder, replica)?;
             }
             if let Some(head) = &commit.head {
                 folders::put_head(tx, folder, head)?;

@@ -1,9 +1,11 @@
 //! Folders of this device and their heads. Never touches the folders themselves.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 
+use alike_core::claim::{Claim, Claims};
 use alike_core::digest::Digest;
 use alike_core::ids::{FolderId, Hlc, ReplicaId, Vector};
 use alike_core::state::State;
@@ -14,8 +16,8 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Fault, StoreError};
 use crate::keys::{self, Span};
 use crate::schema::{
-    BLOBS, FOLDERS, GENERATIONS, GRANTS, HEADS, INDEX, INTENTS, META, META_BIRTH, META_NEXT_FOLDER, NODES,
-    PENDING, PENDING_TOTALS,
+    BLOBS, CHAIN, FOLDERS, GENERATIONS, GRANTS, HEADS, INDEX, INTENTS, META, META_BIRTH, META_NEXT_FOLDER,
+    NODES, PENDING, PENDING_TOTALS,
 };
 use crate::snapshot::Snapshot;
 use crate::store::Store;
@@ -24,6 +26,29 @@ use crate::{devices, trees, value};
 /// A folder in this database; never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct FolderKey(pub u32);
+
+/// Links of a replica's chain that are kept: with what others may still know of it, it is compared.
+const MAX_CHAIN: usize = 4096;
+/// They are counted when the seq passes a multiple of this.
+const CHAIN_CHECK: u64 = 1024;
+
+/// Who a device is in a folder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Replica {
+    /// Its name in dots.
+    pub id: ReplicaId,
+    /// What the name was made with.
+    pub nonce: [u8; 16],
+}
+
+/// A folder goes on under a new id.
+#[derive(Clone, Debug)]
+pub struct Renewal {
+    /// Who the device is from now on.
+    pub replica: Replica,
+    /// What it made under the old one; `None` if that is nothing.
+    pub retired: Option<Claim>,
+}
 
 /// A folder of this device.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,7 +62,7 @@ pub struct FolderRow {
     /// Where it is; any bytes.
     pub path: PathBuf,
     /// Who this device is in it.
-    pub replica: ReplicaId,
+    pub replica: Replica,
     /// What `.alike/` in its root says.
     pub marker: [u8; 16],
     /// Device number of its root.
@@ -60,7 +85,7 @@ pub struct NewFolder {
     /// Where it is; any bytes.
     pub path: PathBuf,
     /// Who this device is in it.
-    pub replica: ReplicaId,
+    pub replica: Replica,
     /// What `.alike/` in its root says.
     pub marker: [u8; 16],
     /// Device number of its root.
@@ -82,6 +107,12 @@ pub struct Head {
     pub hlc: Hlc,
     /// The last seq that this replica gave to a write.
     pub seq: u64,
+    /// The chain of this replica's commits.
+    pub chain: Digest,
+    /// What the others, and this device under older ids, claimed of themselves.
+    pub claims: Claims,
+    /// By device: the last seq of this replica that it has shown to know, with our chain.
+    pub confirmed: BTreeMap<[u8; 32], u64>,
     /// The number of the newest generation; 0 = none yet.
     pub generation: u64,
     /// Was the folder looked at completely once? What the scans before found is nobody's edit.
@@ -95,6 +126,9 @@ impl Default for Head {
             summary: Summary::empty(),
             hlc: Hlc::default(),
             seq: 0,
+            chain: Digest([0; 32]),
+            claims: Claims::default(),
+            confirmed: BTreeMap::new(),
             generation: 0,
             scanned: false,
         }
@@ -107,7 +141,7 @@ struct StoredFolder {
     id: FolderId,
     name: String,
     path: Vec<u8>,
-    replica: ReplicaId,
+    replica: Replica,
     marker: [u8; 16],
     root_dev: u64,
     root_ino: u64,
@@ -140,6 +174,9 @@ struct StoredHead {
     summary: Summary,
     hlc: Hlc,
     seq: u64,
+    chain: Digest,
+    claims: Claims,
+    confirmed: BTreeMap<[u8; 32], u64>,
     generation: u64,
     scanned: bool,
 }
@@ -171,11 +208,51 @@ pub(crate) fn put_head(tx: &WriteTransaction, folder: FolderKey, head: &Head) ->
         summary: head.summary,
         hlc: head.hlc,
         seq: head.seq,
+        chain: head.chain,
+        claims: head.claims.clone(),
+        confirmed: head.confirmed.clone(),
         generation: head.generation,
         scanned: head.scanned,
     };
     tx.open_table(HEADS)?
         .insert(folder.0, value::encode(&stored).as_slice())?;
+    put_link(tx, folder, head)
+}
+
+/// Remembers where the chain is, and forgets what is far back.
+fn put_link(tx: &WriteTransaction, folder: FolderKey, head: &Head) -> Result<(), Fault> {
+    if head.seq == 0 {
+        return Ok(());
+    }
+    let mut table = tx.open_table(CHAIN)?;
+    let last = table.range((folder.0, 0)..=(folder.0, u64::MAX))?.next_back();
+    let last = last.transpose()?.map(|row| row.0.value().1);
+    if last == Some(head.seq) {
+        return Ok(());
+    }
+    table.insert((folder.0, head.seq), &head.chain.0)?;
+    if last.is_some_and(|last| last / CHAIN_CHECK != head.seq / CHAIN_CHECK) {
+        let mut newest = table.range((folder.0, 0)..=(folder.0, u64::MAX))?.rev();
+        let oldest = newest.nth(MAX_CHAIN - 1).transpose()?.map(|row| row.0.value().1);
+        drop(newest);
+        if let Some(oldest) = oldest {
+            table.retain_in((folder.0, 0)..(folder.0, oldest), |_, _| false)?;
+        }
+    }
+    Ok(())
+}
+
+/// Makes a folder go on under another id, from the first link of its chain on.
+pub(crate) fn put_replica(tx: &WriteTransaction, folder: FolderKey, replica: Replica) -> Result<(), Fault> {
+    let mut table = tx.open_table(FOLDERS)?;
+    let mut stored: StoredFolder = match table.get(folder.0)? {
+        Some(bytes) => value::decode("folders", bytes.value())?,
+        None => return Err(Fault::NoFolder(folder)),
+    };
+    stored.replica = replica;
+    table.insert(folder.0, value::encode(&stored).as_slice())?;
+    tx.open_table(CHAIN)?
+        .retain_in((folder.0, 0)..=(folder.0, u64::MAX), |_, _| false)?;
     Ok(())
 }
 
@@ -234,8 +311,13 @@ impl Store {
 
     /// Replica ids are good only where they were made: a copy of the database (a backup put back, a clone) would
     /// give out dots that others have seen already. `place` names where the database is now; the first call
-    /// remembers it, and where it differs later every folder goes on under a new id from `fresh`. Did it?
-    pub fn check_birth(&self, place: u64, mut fresh: impl FnMut() -> ReplicaId) -> Result<bool, StoreError> {
+    /// remembers it, and where it differs later every folder goes on under a new id from `renew`, which is told the
+    /// folder, who the device was in it, and its last write with the chain. Did it?
+    pub fn check_birth(
+        &self,
+        place: u64,
+        mut renew: impl FnMut(FolderId, Replica, u64, Digest) -> Renewal,
+    ) -> Result<bool, StoreError> {
         self.write_anyway(|tx| {
             let mut meta = tx.open_table(META)?;
             let known = meta.get(META_BIRTH)?.map(|v| v.value());
@@ -246,26 +328,32 @@ impl Store {
             if known.is_none() {
                 return Ok(false);
             }
-            let mut folders = tx.open_table(FOLDERS)?;
+            let mut rows = Vec::new();
+            for row in tx.open_table(FOLDERS)?.iter()? {
+                let (key, bytes) = row?;
+                rows.push((
+                    key.value(),
+                    value::decode::<StoredFolder>("folders", bytes.value())?,
+                ));
+            }
             let mut heads = tx.open_table(HEADS)?;
-            let keys: Vec<u32> = folders
-                .iter()?
-                .map(|row| Ok(row?.0.value()))
-                .collect::<Result<_, Fault>>()?;
-            for key in keys {
-                let mut folder: StoredFolder = match folders.get(key)? {
-                    Some(bytes) => value::decode("folders", bytes.value())?,
-                    None => continue,
-                };
-                folder.replica = fresh();
-                folders.insert(key, value::encode(&folder).as_slice())?;
+            for (key, folder) in rows {
                 let head: Option<StoredHead> = match heads.get(key)? {
                     Some(bytes) => Some(value::decode("heads", bytes.value())?),
                     None => None,
                 };
+                let was = folder.replica;
+                let (seq, chain) = head.as_ref().map_or((0, Digest([0; 32])), |h| (h.seq, h.chain));
+                let renewal = renew(folder.id, was, seq, chain);
+                put_replica(tx, FolderKey(key), renewal.replica)?;
                 if let Some(mut head) = head {
                     // The old id's dots stay in the vector: they were seen.
+                    if let Some(claim) = renewal.retired {
+                        head.claims.take(was.id, claim);
+                    }
                     head.seq = 0;
+                    head.chain = Digest([0; 32]);
+                    head.confirmed.clear();
                     heads.insert(key, value::encode(&head).as_slice())?;
                 }
             }
@@ -279,6 +367,8 @@ impl Store {
         self.write_anyway(|tx| {
             tx.open_table(FOLDERS)?.remove(key.0)?;
             tx.open_table(HEADS)?.remove(key.0)?;
+            tx.open_table(CHAIN)?
+                .retain_in((key.0, 0)..=(key.0, u64::MAX), |_, _| false)?;
             tx.open_table(PENDING_TOTALS)?.remove(key.0)?;
             let span = Span::folder(key);
             tx.open_table(INDEX)?
@@ -314,9 +404,25 @@ impl Snapshot {
                 summary: stored.summary,
                 hlc: stored.hlc,
                 seq: stored.seq,
+                chain: stored.chain,
+                claims: stored.claims,
+                confirmed: stored.confirmed,
                 generation: stored.generation,
                 scanned: stored.scanned,
             })
+        })
+    }
+
+    /// The replica's chain after the commit that ended with its write `seq`; `None` if none did, or it is too long ago.
+    pub fn chain(&self, folder: FolderKey, seq: u64) -> Result<Option<Digest>, StoreError> {
+        self.run(|| Ok(self.chain.get((folder.0, seq))?.map(|row| Digest(*row.value()))))
+    }
+
+    /// How far back [`Snapshot::chain`] knows; `None` = nothing was written yet.
+    pub fn chain_start(&self, folder: FolderKey) -> Result<Option<u64>, StoreError> {
+        self.run(|| {
+            let mut rows = self.chain.range((folder.0, 0)..=(folder.0, u64::MAX))?;
+            Ok(rows.next().transpose()?.map(|row| row.0.value().1))
         })
     }
 }

@@ -18,7 +18,7 @@ mod value;
 pub use commit::Commit;
 pub use devices::{DeviceRow, Grant, TicketRow};
 pub use error::StoreError;
-pub use folders::{FolderKey, FolderRow, Head, NewFolder};
+pub use folders::{FolderKey, FolderRow, Head, NewFolder, Renewal, Replica};
 pub use gc::{Alone, Lease, Marks, Sweep};
 pub use generations::{Generation, Reason};
 pub use index::{Fingerprint, IndexRow, Intent};

@@ -11,7 +11,7 @@ use redb::{Database, ReadableDatabase, TableDefinition, TableError};
 use crate::error::Fault;
 
 /// Version of the database that this program reads and writes; every change of this file or of a row raises it.
-pub const VERSION: u64 = 1;
+pub const VERSION: u64 = 2;
 
 type Table<K, V> = TableDefinition<'static, K, V>;
 
@@ -33,6 +33,8 @@ pub(crate) const SUMMARIES: Table<&[u8; 32], &[u8]> = TableDefinition::new("summ
 pub(crate) const FOLDERS: Table<u32, &[u8]> = TableDefinition::new("folders");
 /// Folder → its head; no row = the empty head.
 pub(crate) const HEADS: Table<u32, &[u8]> = TableDefinition::new("heads");
+/// Folder and seq → this replica's chain after the commit that ended with that write; the newest of them.
+pub(crate) const CHAIN: Table<(u32, u64), &[u8; 32]> = TableDefinition::new("chain");
 /// Path key → what is on disk there.
 pub(crate) const INDEX: Table<&[u8], &[u8]> = TableDefinition::new("index");
 /// `digest (32) ++ folder (u32, big-endian) ++ path`: the files of [`INDEX`], by content. Exactly those.
@@ -85,6 +87,7 @@ fn create(db: &Database) -> Result<(), Fault> {
         tx.open_table(SUMMARIES)?;
         tx.open_table(FOLDERS)?;
         tx.open_table(HEADS)?;
+        tx.open_table(CHAIN)?;
         tx.open_table(INDEX)?;
         tx.open_table(BLOBS)?;
         tx.open_table(PENDING)?;

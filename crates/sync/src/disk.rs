@@ -15,6 +15,7 @@ mod object;
 mod own;
 mod sys;
 mod temp;
+mod witness;
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -36,6 +37,7 @@ pub(crate) use dir::Dir;
 pub(crate) use lease::probe as probe_lease;
 #[cfg(test)]
 pub(crate) use sys::real;
+pub(crate) use witness::Witness;
 
 /// What a path is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

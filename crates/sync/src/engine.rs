@@ -17,14 +17,14 @@ use std::path::Path;
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
-use alike_core::ids::ReplicaId;
-use alike_core::message::{ALPN, Hello, PairReply, PairRequest};
-use alike_store::{FolderKey, Store, StoreError};
+use alike_core::message::{ALPN, Announce, Hello, Message, PairReply, PairRequest};
+use alike_store::{FolderKey, Renewal, Store, StoreError};
 use iroh::endpoint::{Connection, SendStream};
 use iroh::{Endpoint, EndpointId};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
+use crate::claims::Signer;
 use crate::config::Config;
 use crate::control::Request;
 use crate::endpoint::{self, Admission};
@@ -85,6 +85,12 @@ enum Event {
     FolderChanged(FolderKey),
     /// A person answered what the folder held.
     Answered(FolderKey),
+    /// What a peer said is not in doubt any more: it counts now.
+    Settled {
+        device: EndpointId,
+        link: usize,
+        announce: Announce,
+    },
     /// The pull of a peer's state ended.
     PullEnded {
         folder: FolderKey,
@@ -105,6 +111,7 @@ enum Event {
 struct Engine {
     config: Config,
     store: Arc<Store>,
+    signer: Signer,
     endpoint: Endpoint,
     admission: Arc<RwLock<Admission>>,
     served: Arc<Served>,
@@ -170,9 +177,10 @@ async fn run_once(
         Err(error) => return Err(error.into()),
     };
     point("engine.opened");
-    check_birth(&store, &config.home)?;
-    point("engine.born");
     let key = endpoint::device_key(&config.home)?;
+    let signer = Signer::new(key.clone());
+    check_birth(&store, &config.home, &signer)?;
+    point("engine.born");
     let admission = Arc::new(RwLock::new(Admission::default()));
     let endpoint = endpoint::bind(&config, key, admission.clone()).await?;
     let (events, mut inbox) = mpsc::channel(QUEUE);
@@ -192,6 +200,7 @@ async fn run_once(
     let mut engine = Engine {
         config,
         store,
+        signer,
         endpoint: endpoint.clone(),
         admission,
         served: Arc::new(Served::default()),
@@ -248,7 +257,7 @@ async fn run_once(
 
 /// Is this the database that made its replica ids: the same machine, the same file? Otherwise it is a copy, and
 /// goes on under new ids.
-fn check_birth(store: &Store, home: &Path) -> Result<(), Error> {
+fn check_birth(store: &Store, home: &Path, signer: &Signer) -> Result<(), Error> {
     use std::os::unix::fs::MetadataExt;
     let mut hash = blake3::Hasher::new();
     let machine = std::fs::read("/etc/machine-id").unwrap_or_default();
@@ -266,11 +275,15 @@ fn check_birth(store: &Store, home: &Path) -> Result<(), Error> {
         hash.update(&born.map_or(0, |d| d.as_nanos()).to_le_bytes());
     }
     let place = u64::from_le_bytes(hash.finalize().as_bytes()[..8].try_into().expect("eight bytes"));
-    let mut ids = Vec::new();
-    for _ in store.folders()? {
-        ids.push(ReplicaId(u64::from_le_bytes(folders::random()?)));
+    let mut fresh = HashMap::new();
+    for row in store.folders()? {
+        fresh.insert(row.id, signer.begin(row.id)?);
     }
-    if store.check_birth(place, || ids.pop().expect("one for each folder"))? {
+    let renewed = store.check_birth(place, |id, was, seq, chain| Renewal {
+        replica: fresh[&id],
+        retired: signer.claim(id, was, seq, chain).map(|(_, claim)| claim),
+    })?;
+    if renewed {
         tracing::warn!(
             "the state directory is a copy or was put back from one: this device goes on under new replica ids"
         );
@@ -343,6 +356,11 @@ impl Engine {
             } => self.pair_asked(connection, request, send),
             Event::Redeemed { asked, result } => self.redeemed(*asked, result),
             Event::FolderChanged(key) => self.folder_changed(key),
+            Event::Settled {
+                device,
+                link,
+                announce,
+            } => self.said(device, link, Message::Announce(announce)),
             Event::Answered(key) => self.hold_answered(key),
             Event::PullEnded {
                 folder,

@@ -48,12 +48,12 @@ pub enum Error {
     /// The network could not be set up.
     #[error("cannot set up the network: {0}")]
     Network(String),
-    /// Others have seen more of this device than it knows itself.
+    /// A peer knows another history of some device than we do.
     #[error(
-        "the state directory is older than what other devices have seen of this one (was a backup put back in place?); \
-         nothing is sent or applied any more: run `sync forget` for the folder and pair again, every file stays"
+        "device {0}… was put back from a backup or copied, and a peer knows other writes of it than this device does: \
+         nothing is taken from that peer for now"
     )]
-    Rewound,
+    Parted(String),
     /// A peer's state takes away so much that a person is asked first.
     #[error("{gone} of {files} files would go at once: held until `sync accept` or `sync reject`")]
     Held {

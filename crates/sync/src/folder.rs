@@ -4,6 +4,7 @@
 mod commit;
 mod durable;
 mod hold;
+mod identity;
 mod look;
 mod merge;
 mod park;
@@ -17,15 +18,17 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 
-use alike_core::ids::FolderId;
+use alike_core::claim::Claims;
+use alike_core::ids::{FolderId, ReplicaId};
 use alike_core::path::RelPath;
 use alike_core::state::State;
-use alike_store::{FolderKey, FolderRow, Head, Reason, Store, StoreError};
+use alike_store::{FolderKey, FolderRow, Head, Reason, Replica, Store, StoreError};
 use tokio::sync::{oneshot, watch};
 
 use crate::apply::{BEING_WRITTEN, Outcome, Ready};
+use crate::claims::Signer;
 use crate::control::Keep;
-use crate::disk::Root;
+use crate::disk::{Root, Witness};
 use crate::error::Error;
 use crate::fetch::NewNodes;
 use crate::ignore::Ignore;
@@ -35,6 +38,7 @@ use crate::serve::Traffic;
 pub(crate) use crate::clock::now_ms;
 pub(crate) use commit::Counts;
 pub(crate) use hold::HeldView;
+pub(crate) use identity::is_doubtful;
 pub(crate) use look::Look;
 pub(crate) use park::{Parked, Why};
 pub(crate) use rules::leaves_out;
@@ -75,9 +79,16 @@ pub(crate) enum FolderEvent {
     Gone { findings: Vec<Finding>, full: bool },
     /// The scan is over. `full`: it looked at everything.
     ScanEnds { full: bool },
+    /// What a peer knows of all replicas, this one among them. Answered when nothing of it is in doubt any more.
+    Heard {
+        claims: Claims,
+        from: [u8; 32],
+        reply: Option<oneshot::Sender<Result<(), Error>>>,
+    },
     /// A peer's state and the nodes of it that were not here.
     Merge {
         theirs: State,
+        claims: Claims,
         nodes: NewNodes,
         from: [u8; 32],
         reply: oneshot::Sender<Result<(), Error>>,
@@ -144,6 +155,10 @@ pub(crate) struct Broken {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct FolderView {
     pub(crate) head: Head,
+    /// Who this device is in it; `None` before the folder was opened.
+    pub(crate) own: Option<ReplicaId>,
+    /// What HEAD has seen, as its authors signed it.
+    pub(crate) claims: Claims,
     pub(crate) pending_files: u64,
     pub(crate) pending_bytes: u64,
     pub(crate) problems: BTreeMap<RelPath, Problem>,
@@ -172,9 +187,9 @@ pub(crate) struct FolderThread {
 
 impl FolderThread {
     /// Recovers from a crash, then starts the thread. `rescan` takes paths that have to be looked at again.
-    pub(crate) fn start(place: Arc<Place>, device: [u8; 32], rescan: RescanSender) -> Result<Self, Error> {
+    pub(crate) fn start(place: Arc<Place>, signer: Signer, rescan: RescanSender) -> Result<Self, Error> {
         let (events, inbox) = mpsc::sync_channel(QUEUE);
-        let (folder, view) = Folder::open(place, device, rescan)?;
+        let (folder, view) = Folder::open(place, signer, rescan)?;
         let name = format!("folder {}", folder.place.row.name);
         let thread = std::thread::Builder::new()
             .name(name.chars().take(15).collect())
@@ -223,6 +238,13 @@ pub(crate) type RescanSender = mpsc::Sender<scanner::ScanInput>;
 pub(crate) struct Folder {
     pub(crate) place: Arc<Place>,
     pub(crate) device: [u8; 32],
+    pub(crate) signer: Signer,
+    /// Who this device is in it.
+    pub(crate) own: Replica,
+    /// What the folder was made to remember of that.
+    left: Option<Witness>,
+    /// Was a peer's state refused because some device has two histories?
+    parted: bool,
     pub(crate) head: Head,
     pub(crate) rescan: RescanSender,
     pub(crate) publish: watch::Sender<FolderView>,
@@ -245,7 +267,7 @@ impl Folder {
     /// Recovers from a crash. The receiver shows how things stand from then on.
     pub(crate) fn open(
         place: Arc<Place>,
-        device: [u8; 32],
+        signer: Signer,
         rescan: RescanSender,
     ) -> Result<(Folder, watch::Receiver<FolderView>), Error> {
         let snapshot = place.store.snapshot()?;
@@ -254,8 +276,12 @@ impl Folder {
         drop(snapshot);
         let (publish, view) = watch::channel(FolderView::default());
         let mut folder = Folder {
+            device: signer.device(),
+            signer,
+            own: place.row.replica,
+            left: None,
+            parted: false,
             place,
-            device,
             head,
             rescan,
             publish,
@@ -272,6 +298,7 @@ impl Folder {
             dropped: false,
             new_rules: false,
         };
+        folder.check_witness()?;
         folder.recover()?;
         folder.publish()?;
         Ok((folder, view))
@@ -394,21 +421,30 @@ impl Folder {
             }
             FolderEvent::NeverQuiet(paths) => self.never_quiet = paths,
             FolderEvent::DiskFull(state) => self.view.disk_full = state,
-            FolderEvent::Merge {
-                theirs,
-                nodes,
-                from,
-                reply,
-            } => {
-                let result = self.merge(theirs, nodes, from);
-                // Whoever asked sees the merged state when the answer arrives.
+            FolderEvent::Heard { claims, from, reply } => {
+                let result = self.heard(&claims, from);
                 self.publish()?;
                 if let Err(Error::Store(error @ StoreError::NoRoom { .. })) = &result {
                     self.no_room(error);
                 }
-                if matches!(result, Err(Error::Rewound)) {
-                    let _ = reply.send(Err(Error::Rewound));
-                    return Err(Error::Rewound);
+                match reply {
+                    Some(reply) => drop(reply.send(result)),
+                    // Nobody waits: the next word of the peer is looked at again.
+                    None => drop(result),
+                }
+            }
+            FolderEvent::Merge {
+                theirs,
+                claims,
+                nodes,
+                from,
+                reply,
+            } => {
+                let result = self.merge(theirs, &claims, nodes, from);
+                // Whoever asked sees the merged state when the answer arrives.
+                self.publish()?;
+                if let Err(Error::Store(error @ StoreError::NoRoom { .. })) = &result {
+                    self.no_room(error);
                 }
                 let _ = reply.send(result);
             }
@@ -450,7 +486,10 @@ impl Folder {
     pub(crate) fn publish(&mut self) -> Result<(), Error> {
         let snapshot = self.place.store.snapshot()?;
         let (files, bytes) = snapshot.pending_total(self.place.key)?;
+        self.view.claims = self.claims();
+        self.view.own = Some(self.own.id);
         self.view.head = self.head.clone();
+        self.leave_witness();
         let parked = self.place.parked.total();
         self.view.pending_files = files.saturating_sub(parked.0);
         self.view.pending_bytes = bytes.saturating_sub(parked.1);
@@ -485,10 +524,12 @@ impl Folder {
         change: impl FnOnce(&mut Self) -> Result<(), Error>,
     ) -> Result<(), Error> {
         let before = (self.head.clone(), self.since_generation, self.generation_root);
+        let own = self.own;
         let counts = (self.view.local, self.view.remote);
         let result = change(self);
         if result.is_err() {
             (self.head, self.since_generation, self.generation_root) = before;
+            self.own = own;
             (self.view.local, self.view.remote) = counts;
         }
         result
@@ -503,7 +544,7 @@ impl Folder {
     pub(crate) fn next_dot(&mut self) -> alike_core::ids::Dot {
         self.head.seq += 1;
         alike_core::ids::Dot {
-            replica: self.place.row.replica,
+            replica: self.own.id,
             seq: self.head.seq,
         }
     }

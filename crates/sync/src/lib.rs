@@ -3,6 +3,7 @@
 
 mod apply;
 mod blobs;
+mod claims;
 mod clock;
 pub mod config;
 pub mod control;

@@ -9,6 +9,7 @@ use iroh::EndpointId;
 use iroh::endpoint::Connection;
 use tokio::sync::{Semaphore, mpsc};
 
+use crate::claims::Verified;
 use crate::endpoint::{CLOSE_DONE, CLOSE_PROTOCOL};
 use crate::serve::{self, Served};
 use crate::wire::{self, WireError};
@@ -140,9 +141,15 @@ async fn drive(
         Ok::<(), WireError>(())
     };
     let read = async {
+        let mut verified = Verified::default();
         while let Some(message) = wire::recv::<Message>(&mut recv).await? {
             if matches!(message, Message::Hello(_)) {
                 return Err(WireError::protocol("a second hello"));
+            }
+            if let Message::Announce(announce) = &message
+                && !verified.check(announce)
+            {
+                return Err(WireError::protocol("a claim that its author has not signed"));
             }
             events
                 .send(PeerEvent::Said {

@@ -172,6 +172,14 @@ impl Sim {
         self.digest.set(digest);
     }
 
+    /// Random bytes, as the system would give them.
+    pub(crate) fn fill(&self, bytes: &mut [u8]) {
+        for chunk in bytes.chunks_mut(8) {
+            let random = self.rng(Rng::next).to_le_bytes();
+            chunk.copy_from_slice(&random[..chunk.len()]);
+        }
+    }
+
     fn rng<T>(&self, draw: impl FnOnce(&mut Rng) -> T) -> T {
         draw(&mut self.rng.borrow_mut())
     }

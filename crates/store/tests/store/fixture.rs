@@ -3,6 +3,7 @@
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
+use alike_core::claim::Claims;
 use alike_core::digest::Digest;
 use alike_core::entry::{Entry, NamedEntry};
 use alike_core::ids::{Dot, FolderId, Hlc, ReplicaId, Vector};
@@ -49,7 +50,10 @@ pub(crate) fn new_folder(n: u8) -> NewFolder {
         id: FolderId([n; 16]),
         name: format!("folder {n}"),
         path: PathBuf::from(std::ffi::OsStr::from_bytes(b"/home/\xff\xfe/\n")),
-        replica: ReplicaId(u64::from(n)),
+        replica: Replica {
+            id: ReplicaId(u64::from(n)),
+            nonce: [n; 16],
+        },
         marker: [n; 16],
         root_dev: 5,
         root_ino: u64::MAX,
@@ -213,6 +217,9 @@ pub(crate) fn full_commit() -> (Commit, Head) {
         summary,
         hlc: Hlc(99),
         seq: 12,
+        chain: Digest::of(b"chain"),
+        claims: Claims::default(),
+        confirmed: Default::default(),
         generation: 3,
         scanned: true,
     };

@@ -84,9 +84,15 @@ impl Workload {
                 let mut id = u64::from(self.number()) << 8;
                 let place = self.random.below(3) as u64;
                 store
-                    .check_birth(place, || {
+                    .check_birth(place, |_, _, _, _| {
                         id += 1;
-                        ReplicaId(id)
+                        Renewal {
+                            replica: Replica {
+                                id: ReplicaId(id),
+                                nonce: [0; 16],
+                            },
+                            retired: None,
+                        }
                     })
                     .map(drop)
             }

@@ -9,6 +9,7 @@ use alike_core::path::RelPath;
 use alike_core::record::Value;
 use alike_core::view::{Copy, Shown, copies};
 use alike_store::FolderKey;
+use iroh::EndpointId;
 
 use super::Engine;
 use super::folders::Slot;
@@ -61,10 +62,19 @@ impl Engine {
 
     /// The name of the device that wrote it; empty if that is not known.
     fn writer(&self, key: FolderKey, shown: &Shown) -> String {
-        let own = self.folders.get(&key).map(|slot| slot.row().replica);
-        match shown.dots.first() {
-            Some(dot) if Some(dot.replica) == own => self.config.name.clone(),
-            _ => String::new(),
+        let Some(Slot::Open(folder)) = self.folders.get(&key) else {
+            return String::new();
+        };
+        let view = folder.thread.view.borrow();
+        let claim = shown.dots.first().and_then(|dot| view.claims.get(dot.replica));
+        match claim.and_then(|claim| EndpointId::from_bytes(&claim.device).ok()) {
+            Some(device) if device == self.endpoint.id() => self.config.name.clone(),
+            Some(device) => self
+                .devices
+                .get(&device)
+                .map(|d| d.row.name.clone())
+                .unwrap_or_default(),
+            None => String::new(),
         }
     }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use alike_core::ids::{FolderId, ReplicaId};
+use alike_core::ids::FolderId;
 use alike_core::message::Message;
 use alike_core::session::Session;
 use alike_store::{FolderKey, FolderRow, Grant, NewFolder};
@@ -155,8 +155,7 @@ impl Engine {
             ignore: Default::default(),
         });
         let (input, inbox) = std::sync::mpsc::channel();
-        let device = *self.endpoint.id().as_bytes();
-        let thread = FolderThread::start(place.clone(), device, input.clone())?;
+        let thread = FolderThread::start(place.clone(), self.signer.clone(), input.clone())?;
         let scanner = ScannerThread::start(place.clone(), (input, inbox), thread.events.clone(), row.paused)
             .map_err(|e| Error::Refused(format!("cannot start a thread: {e}")))?;
         let puller = Puller::start(place.clone(), thread.events.clone(), row.paused);
@@ -342,7 +341,7 @@ impl Engine {
                 Some(id) => id,
                 None => FolderId(random()?),
             };
-            let replica = ReplicaId(u64::from_le_bytes(random()?));
+            let replica = self.signer.begin(id)?;
             let new = NewFolder {
                 id,
                 name,

@@ -13,7 +13,7 @@ use super::{Engine, Event};
 use crate::error::Error;
 use crate::failpoint::point;
 use crate::fetch::{self, Source};
-use crate::folder::{FolderEvent, ask};
+use crate::folder::{FolderEvent, ask, is_doubtful};
 
 /// A pull that failed is tried again after this long.
 const PULL_RETRY: Duration = Duration::from_secs(2);
@@ -68,6 +68,7 @@ impl Engine {
         }
         known.row.last_seen_ms = Some(crate::folder::now_ms());
         let (folder, input) = match message {
+            Message::Announce(announce) if !self.settle_first(device, link, &announce) => return,
             Message::Announce(announce) => (announce.folder, Input::Theirs(announce)),
             Message::Ask(folder) => (folder, Input::Asked),
             Message::Withdraw(folder) => (folder, Input::Withdrawn),
@@ -94,6 +95,60 @@ impl Engine {
                 self.update_sources(key);
             }
         }
+    }
+
+    /// Is what a peer knows of this device's own writes what this device knows of them? Otherwise its folder takes
+    /// another id first; only then has the peer been heard, and pulls from here.
+    fn settle_first(&self, device: EndpointId, link: usize, announce: &Announce) -> bool {
+        let of = |slot: &&Slot| slot.row().id == announce.folder;
+        let Some(Slot::Open(folder)) = self.folders.values().find(of) else {
+            return true;
+        };
+        if !folder.grants.contains_key(&device) {
+            return true;
+        }
+        let Some(own) = folder.thread.view.borrow().own else {
+            return true;
+        };
+        let inbox = folder.thread.events.clone();
+        let (claims, from) = (announce.claims.clone(), *device.as_bytes());
+        let snapshot = self.store.snapshot().map_err(Error::from);
+        match snapshot.and_then(|s| is_doubtful(&s, folder.row.key, own, &announce.claims)) {
+            Ok(false) => {
+                // Worth knowing, not worth waiting for: it is asked again with every word of the peer.
+                let _ = inbox.try_send(FolderEvent::Heard {
+                    claims,
+                    from,
+                    reply: None,
+                });
+                return true;
+            }
+            Ok(true) => {}
+            Err(error) => tracing::warn!(peer = %device.fmt_short(), "looking at its claims: {error}"),
+        }
+        let (events, announce) = (self.events.clone(), announce.clone());
+        tokio::spawn(async move {
+            let heard = |reply| FolderEvent::Heard {
+                claims,
+                from,
+                reply: Some(reply),
+            };
+            match ask(&inbox, heard).await {
+                Some(Ok(())) => {}
+                Some(Err(error)) => {
+                    tracing::warn!(peer = %device.fmt_short(), "taking another replica id: {error}");
+                    tokio::time::sleep(PULL_RETRY).await;
+                }
+                None => return,
+            }
+            let settled = Event::Settled {
+                device,
+                link,
+                announce,
+            };
+            let _ = events.send(settled).await;
+        });
+        false
     }
 
     fn peer_pending(&self, key: FolderKey, device: EndpointId) -> Option<u64> {
@@ -125,7 +180,8 @@ impl Engine {
         Some(Announce {
             folder: folder.row.id,
             state: view.head.state.root,
-            vector: view.head.state.vector.clone(),
+            claims: view.claims.clone(),
+            heard: false,
             root: view.head.summary.root,
             pending_files: view.pending_files,
             pending_bytes: folder.pending_bytes(&view),
@@ -172,7 +228,7 @@ impl Engine {
     }
 
     /// Fetches a peer's state and has it merged, in a task of its own.
-    fn pull(&self, key: FolderKey, device: EndpointId, theirs: Announce) {
+    fn pull(&self, key: FolderKey, device: EndpointId, announce: Announce) {
         let Some(Slot::Open(folder)) = self.folders.get(&key) else {
             return;
         };
@@ -184,16 +240,26 @@ impl Engine {
         tokio::spawn(async move {
             // The nodes that are not fetched because they are here stay here until the merge has named them.
             let _lease = store.lease();
-            let merged = match fetch::state(&connection, &store, place.id, theirs.state).await {
+            let merged = match fetch::state(
+                &connection,
+                &store,
+                place.id,
+                announce.state,
+                &announce.claims.vector(),
+            )
+            .await
+            {
                 Ok(nodes) => {
                     point("fetch.state.done");
                     let theirs = State {
-                        root: theirs.state,
-                        vector: theirs.vector,
+                        root: announce.state,
+                        vector: announce.claims.vector(),
                     };
+                    let claims = announce.claims;
                     let from = *device.as_bytes();
                     let merge = |reply| FolderEvent::Merge {
                         theirs,
+                        claims,
                         nodes,
                         from,
                         reply,
@@ -201,7 +267,11 @@ impl Engine {
                     match ask(&inbox, merge).await {
                         Some(Ok(())) => true,
                         // The folder says so itself.
-                        Some(Err(error @ (Error::Held { .. } | Error::Store(StoreError::NoRoom { .. })))) => {
+                        Some(Err(
+                            error @ (Error::Held { .. }
+                            | Error::Parted(_)
+                            | Error::Store(StoreError::NoRoom { .. })),
+                        )) => {
                             tracing::debug!(peer = %device.fmt_short(), "{error}");
                             false
                         }

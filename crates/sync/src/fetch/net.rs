@@ -7,9 +7,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use alike_core::digest::Digest;
-use alike_core::ids::FolderId;
+use alike_core::ids::{FolderId, Vector};
 use alike_core::message::{MAX_NODE, MAX_NODES, MISSING, Request, SMALL_BLOB};
 use alike_core::path::MAX_DEPTH;
+use alike_core::record::Record;
 use alike_core::state::StateEntry;
 use alike_core::tree::{self, Node, Overlay};
 use alike_core::view::Summaries;
@@ -80,6 +81,7 @@ pub(crate) async fn state(
     store: &Arc<Store>,
     folder: FolderId,
     root: Option<Digest>,
+    claimed: &Vector,
 ) -> Result<NewNodes, WireError> {
     let snapshot = store.snapshot().map_err(WireError::lost)?;
     let mut new = NewNodes::new();
@@ -110,6 +112,11 @@ pub(crate) async fn state(
             for (digest, node) in ask.iter().zip(nodes(connection, folder, ask, &mut room).await?) {
                 match tree::decode::<StateEntry>(&node).map_err(WireError::protocol)? {
                     Node::Leaf(entries) => {
+                        if !entries.iter().all(|entry| is_covered(entry, claimed)) {
+                            return Err(WireError::protocol(
+                                "a write that its author has not claimed to have made",
+                            ));
+                        }
                         for child in entries.iter().filter_map(|e| e.child) {
                             dirs.insert(child);
                             level.push(child);
@@ -129,6 +136,13 @@ pub(crate) async fn state(
         weigh(&all, &snapshot, *dir, 0, &mut weights)?;
     }
     Ok(all.new)
+}
+
+/// Was everything in an entry written by somebody who says so?
+fn is_covered(entry: &StateEntry, seen: &Vector) -> bool {
+    let covered =
+        |record: &Record| seen.covers(record.dot) && record.exec.is_none_or(|mark| seen.covers(mark.dot));
+    entry.records.iter().all(covered)
 }
 
 async fn nodes(

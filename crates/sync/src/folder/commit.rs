@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
+use alike_core::claim;
 use alike_core::digest::Digest;
 use alike_core::edit::{self, Edits};
 use alike_core::ids::Hlc;
@@ -304,10 +305,10 @@ impl Folder {
         rows: Vec<(RelPath, Option<IndexRow>)>,
     ) -> Result<Commit, Error> {
         self.head.state.root = root;
-        self.head
-            .state
-            .vector
-            .advance(self.place.row.replica, self.head.seq);
+        if self.head.seq > self.head.state.vector.get(self.own.id) {
+            self.head.chain = claim::link(self.head.chain, self.head.seq, root);
+        }
+        self.head.state.vector.advance(self.own.id, self.head.seq);
         self.view.local.add(&changes);
         self.since_generation.add(&changes);
 

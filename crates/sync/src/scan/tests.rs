@@ -12,7 +12,7 @@ use std::time::{Duration, SystemTime};
 use alike_core::ids::{FolderId, ReplicaId};
 use alike_core::observe::Mat;
 use alike_core::record::Value;
-use alike_store::{Commit, NewFolder, Store};
+use alike_store::{Commit, NewFolder, Replica, Store};
 
 use super::*;
 use crate::disk::tests::{Folder, folder, rel};
@@ -78,7 +78,10 @@ impl World {
             id: FolderId([1; 16]),
             name: "test".to_owned(),
             path: f.dir.path().to_owned(),
-            replica: ReplicaId(1),
+            replica: Replica {
+                id: ReplicaId(1),
+                nonce: [0; 16],
+            },
             marker: crate::disk::tests::MARKER,
             root_dev,
             root_ino,

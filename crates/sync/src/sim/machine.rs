@@ -9,12 +9,13 @@ use std::rc::Rc;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, OnceLock, mpsc};
 
+use alike_core::claim::replica_id;
 use alike_core::digest::Digest;
-use alike_core::ids::{FolderId, ReplicaId};
+use alike_core::ids::FolderId;
 use alike_core::message::Announce;
 use alike_core::path::RelPath;
 use alike_core::session::Session;
-use alike_store::{NewFolder, Store};
+use alike_store::{NewFolder, Replica, Store};
 use tokio::sync::{oneshot, watch};
 
 use super::disk::{Disk, Oid, Tree};
@@ -22,6 +23,7 @@ use super::medium::Medium;
 use super::rng::Rng;
 use super::{EPOCH, End, Ended, Sim};
 use crate::apply::{Item, Outcome};
+use crate::claims::Signer;
 use crate::disk::Root;
 use crate::error::Error;
 use crate::folder::scanner::ScanInput;
@@ -98,6 +100,11 @@ fn blank_database() -> &'static [u8] {
     })
 }
 
+/// A machine's key.
+fn signer(id: usize) -> Signer {
+    Signer::new(iroh::SecretKey::from_bytes(&[id as u8 + 1; 32]))
+}
+
 impl Machine {
     /// The machines of a history: how many, and what they are like.
     pub(super) fn some(rng: &mut Rng) -> Vec<Machine> {
@@ -119,11 +126,17 @@ impl Machine {
         let skew = if rng.percent(50) { skew } else { -skew } + rng.below(1_000_000) as i64;
         let medium = Medium::with(blank_database());
         let store = Store::with_backend(medium.open(), &PathBuf::from("new")).expect("memory does not fail");
+        let mut nonce = [0; 16];
+        nonce[..8].copy_from_slice(&rng.next().to_le_bytes());
+        let replica = Replica {
+            id: replica_id(&signer(id).device(), FolderId([1; 16]), &nonce),
+            nonce,
+        };
         let added = store.add_folder(NewFolder {
             id: FolderId([1; 16]),
             name: format!("m{id}"),
             path: PathBuf::from(format!("/machine{id}/folder")),
-            replica: ReplicaId(rng.next()),
+            replica,
             marker: MARKER,
             root_dev: 77,
             root_ino: 4,
@@ -160,7 +173,7 @@ impl Machine {
 
     /// The device id, as others know it.
     pub(super) fn device(&self) -> [u8; 32] {
-        [self.id as u8; 32]
+        signer(self.id).device()
     }
 }
 
@@ -259,7 +272,7 @@ impl Sim {
             ));
             self.books.borrow_mut().doubt(&intent.path);
         }
-        let (folder, view) = match Folder::open(place.clone(), here.device(), rescan_to) {
+        let (folder, view) = match Folder::open(place.clone(), signer(machine), rescan_to) {
             Ok(opened) => opened,
             Err(error) => {
                 self.note(format_args!("m{machine}: does not start: {error}"));

@@ -141,13 +141,15 @@ impl Sim {
         };
         let (reply, answer) = oneshot::channel();
         process.merging.borrow_mut().push((peer, answer));
+        let claims = theirs.claims.clone();
         let theirs = State {
             root: theirs.state,
-            vector: theirs.vector,
+            vector: theirs.claims.vector(),
         };
         let from = self.machines[peer].device();
         process.inbox.borrow_mut().push_back(FolderEvent::Merge {
             theirs,
+            claims,
             nodes,
             from,
             reply,

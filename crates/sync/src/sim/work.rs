@@ -186,7 +186,6 @@ impl Sim {
         let result = folder.handle(event).and_then(|()| folder.publish());
         *process.folder.borrow_mut() = Some(folder);
         if let Err(error) = result {
-            assert!(!matches!(error, Error::Rewound), "a replica id is used twice");
             self.note(format_args!("m{machine}: {what} breaks the folder: {error}"));
             process.broken.set(true);
             return false;
@@ -289,7 +288,8 @@ impl Sim {
         alike_core::message::Announce {
             folder: process.place.id,
             state: view.head.state.root,
-            vector: view.head.state.vector.clone(),
+            claims: view.claims.clone(),
+            heard: false,
             root: view.head.summary.root,
             pending_files: view.pending_files,
             pending_bytes: view.pending_bytes,
