@@ -111,7 +111,12 @@ pub(crate) fn device_key(home: &Path) -> Result<SecretKey, Error> {
                     file.sync_all()?;
                     std::fs::rename(&temp, &path)
                 });
-            written.map_err(|e| fail(e.to_string()))?;
+            written.map_err(|e| match e.kind() {
+                std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
+                    fail(format!("{e}; free some space"))
+                }
+                _ => fail(e.to_string()),
+            })?;
             Ok(key)
         }
         Err(e) => Err(fail(e.to_string())),
