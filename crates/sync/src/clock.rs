@@ -10,9 +10,12 @@ pub(crate) fn now_ns() -> i64 {
     if let Some(sim) = crate::sim::current() {
         return sim.wall();
     }
-    SystemTime::now()
+    let now = SystemTime::now()
         .duration_since(UNIX_EPOCH)
-        .map_or(0, |d| i64::try_from(d.as_nanos()).unwrap_or(i64::MAX))
+        .map_or(0, |d| i64::try_from(d.as_nanos()).unwrap_or(i64::MAX));
+    #[cfg(feature = "failpoints")]
+    let now = now.saturating_add(crate::failpoint::clock_is_off());
+    now
 }
 
 /// Wall clock: milliseconds since 1970.

@@ -14,14 +14,14 @@ pub(crate) fn may_fail(_name: &'static str) -> std::io::Result<()> {
 }
 
 #[cfg(feature = "failpoints")]
-pub use armed::{POINTS, arm};
+pub use armed::{POINTS, arm, set_clock};
 #[cfg(feature = "failpoints")]
-pub(crate) use armed::{may_fail, point};
+pub(crate) use armed::{clock_is_off, may_fail, point};
 
 #[cfg(feature = "failpoints")]
 mod armed {
     use std::path::{Path, PathBuf};
-    use std::sync::atomic::{AtomicU64, Ordering};
+    use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
     use std::time::Duration;
 
     use rustix::process::{Signal, getpid, kill_process};
@@ -181,6 +181,19 @@ mod armed {
             }
         }
         Ok(())
+    }
+
+    /// How far the wall clock is off, in nanoseconds.
+    static CLOCK: AtomicI64 = AtomicI64::new(0);
+
+    /// Makes the wall clock be `seconds` ahead (or behind, below 0).
+    pub fn set_clock(seconds: i64) {
+        CLOCK.store(seconds.saturating_mul(1_000_000_000), Ordering::Relaxed);
+    }
+
+    /// What to add to the wall clock, in nanoseconds.
+    pub(crate) fn clock_is_off() -> i64 {
+        CLOCK.load(Ordering::Relaxed)
     }
 
     /// Does something when a point is reached for the `at`-th time.
