@@ -193,3 +193,34 @@ fn what_could_not_be_made_durable_is_found_out_and_done_again() {
         assert_eq!(b.field("problems"), serde_json::json!([]));
     }
 }
+
+/// Found by the soak: what the user had overwritten himself stayed in the folder's state as the loser of a conflict, and all
+/// devices waited for its bytes for ever.
+#[test]
+fn what_its_user_overwrites_or_removes_after_a_crash_before_the_move_is_replaced() {
+    let lab = Lab::new();
+    let (a, mut b) = (lab.running("laptop"), lab.fallible("desktop"));
+    for name in ["edited", "removed"] {
+        write(a.path(name), format!("{name}: first"));
+    }
+    b.start();
+    pair(&a, &b);
+    assert_converged(&[&a, &b]);
+    b.stop();
+    for name in ["edited", "removed"] {
+        set_mode(a.path(name), 0o755);
+    }
+    eventually("committed", LONG, || a.field("root") == a.hash().as_str());
+    b.launch("apply.intended=kill");
+    eventually("it falls", LONG, || b.fell());
+    write(b.path("edited"), "edited after the crash");
+    fs::remove_file(b.path("removed")).unwrap();
+    b.start();
+    assert_converged(&[&a, &b]);
+    assert_eq!(
+        names(&a.folder),
+        ["edited"],
+        "the old version is no conflict, and does not come back"
+    );
+    assert_eq!(text(a.path("edited")), "edited after the crash");
+}

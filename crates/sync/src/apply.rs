@@ -394,6 +394,7 @@ impl Folder {
         let snapshot = place.store.snapshot()?;
         let intents = snapshot.intents(place.key)?;
         let mut commit = Commit::default();
+        let mut unclear = Vec::new();
         point("recover.begin");
         // Once for all of them: a batch leaves many intents, and as many temporary files.
         let asides = if intents.is_empty() {
@@ -444,9 +445,8 @@ impl Folder {
                     None => commit.index_remove.push(intent.path.clone()),
                 }
             } else if now_seen != before {
-                // Neither what was nor what was meant: whoever wrote it never saw the version that MAT names,
-                // so it must not count as having replaced it.
-                commit.index_remove.push(intent.path.clone());
+                // Neither what was nor what was meant.
+                unclear.push(intent);
             }
             commit.intents_remove.push(intent.path.clone());
         }
@@ -468,6 +468,13 @@ impl Folder {
             tracing::warn!(folder = %place.row.name, "displaced versions stay in .alike/tmp: {error}");
         }
         point("recover.displaced");
+        for intent in unclear {
+            if !self.was_replaced_by_its_user(intent) {
+                // Whoever wrote what is there never saw the version that MAT names, so it must not count as having
+                // replaced it.
+                commit.index_remove.push(intent.path.clone());
+            }
+        }
         let kept: HashSet<&[u8]> = intents.iter().filter_map(|i| i.temp.as_deref()).collect();
         let resumable = |name: &[u8]| name.starts_with(BIG_TEMP) || kept.contains(name);
         if let Err(error) = place.root.clear_temps(resumable) {
@@ -477,6 +484,18 @@ impl Folder {
         self.replan(&snapshot, commit)?;
         point("recover.committed");
         Ok(())
+    }
+
+    /// Was a move cut off before it had begun, so that whoever wrote or removed what is there now did so to the file
+    /// that MAT names? A move keeps the bytes that it takes away; if they are not with the displaced versions none was made.
+    /// (Then they are nowhere here: were MAT forgotten, HEAD would go on asking everybody for them.)
+    fn was_replaced_by_its_user(&self, intent: &Intent) -> bool {
+        let root = &self.place.root;
+        let Some(Value::File { digest, .. }) = intent.before.as_ref().map(|mat| &mat.value) else {
+            return false;
+        };
+        let nothing_left = root.asides().is_ok_and(|asides| asides.is_empty());
+        nothing_left && matches!(root.open_object(digest), Ok(None))
     }
 
     /// Commits what recovery found, and plans the paths concerned anew.
