@@ -127,3 +127,53 @@ fn everything_on_btrfs() {
     };
     whole_sync(&lab);
 }
+
+/// By FUSE: renames have no flags, and each file is executable, whatever anybody sets.
+#[test]
+fn exec_bits_that_ntfs_does_not_keep_stay_for_the_others() {
+    let lab = Lab::new();
+    let ntfs = Make {
+        mkfs: &["mkntfs", "-q", "-F", "-Q"],
+        mount: &["mount", "-t", "ntfs-3g", "-o", "loop"],
+    };
+    let Some(_disk) = Image::new(lab.path("disk"), ntfs) else {
+        return;
+    };
+    let (mut a, mut b) = (lab.device("laptop"), lab.device("desktop"));
+    b.folder = lab.path("disk/docs");
+    write(a.path("tool"), "#!/bin/sh");
+    set_mode(a.path("tool"), 0o755);
+    write(a.path("dir/text"), "a text");
+    set_mode(a.path("dir/text"), 0o644);
+    let folder = a.folder.clone();
+    let is_exec = |name: &str| matches!(snapshot(&folder)[name.as_bytes()], Node::File { exec: true, .. });
+    a.start();
+    b.start();
+    pair(&a, &b);
+    settle(&[&a, &b]);
+    for round in 0..2 {
+        for name in ["tool", "dir/text"] {
+            write(b.path(name), format!("{name}, edited on b in {round}"));
+            settle(&[&a, &b]);
+            assert_eq!(text(a.path(name)), format!("{name}, edited on b in {round}"));
+            write(a.path(name), format!("{name}, edited on a in {round}"));
+            settle(&[&a, &b]);
+            assert_eq!(text(b.path(name)), format!("{name}, edited on a in {round}"));
+        }
+        assert!(is_exec("tool") && !is_exec("dir/text"));
+        b.restart();
+        settle(&[&a, &b]);
+        assert!(is_exec("tool") && !is_exec("dir/text"));
+    }
+    set_mode(a.path("tool"), 0o644);
+    fs::rename(a.path("dir"), a.path("moved")).unwrap();
+    write(b.path("new"), "made on b");
+    settle(&[&a, &b]);
+    assert!(!is_exec("tool") && !is_exec("new"));
+    assert_eq!(text(b.path("moved/text")), text(a.path("moved/text")));
+    assert!(!b.path("dir").exists());
+    for device in [&a, &b] {
+        assert_eq!(device.field("problems").to_string(), "[]");
+        assert_eq!(device.field("conflicts"), 0);
+    }
+}

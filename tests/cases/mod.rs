@@ -2,6 +2,7 @@
 
 mod bad_dirs;
 mod bad_tickets;
+mod clashes;
 mod clocks;
 mod conflicts;
 mod contract;

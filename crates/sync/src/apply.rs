@@ -1,6 +1,8 @@
 //! Applying a plan to the disk: durable content first, then intents, then one move a path that checks what it
 //! displaces, then MAT. Also the way back after a crash. Never decides what should be there.
 
+mod found;
+
 use std::collections::HashSet;
 
 use alike_core::digest::Digest;
@@ -11,7 +13,7 @@ use alike_core::record::Value;
 use alike_core::view::Shown;
 use alike_store::{Commit, Fingerprint, IndexRow, Intent, Snapshot};
 
-use crate::disk::{Expected, Kind, MoveError};
+use crate::disk::{Expected, MoveError};
 use crate::error::Error;
 use crate::failpoint::{may_fail, point};
 use crate::fetch::BIG_TEMP;
@@ -295,7 +297,10 @@ impl Folder {
                         }
                         commit.index_put.push((path.clone(), new));
                     }
-                    None => commit.index_remove.push(path.clone()),
+                    None => {
+                        commit.index_remove.push(path.clone());
+                        self.place.parked.name_is_free(path);
+                    }
                 }
                 commit.pending_remove.push(path.clone());
                 if matches!(op, Op::Mkdir | Op::RemoveThenMkdir) {
@@ -336,6 +341,7 @@ impl Folder {
     fn not_done(&mut self, (path, size): (&RelPath, u64), two_steps: bool, error: MoveError) -> Outcome {
         let why = match &error {
             MoveError::NotEmpty => self.holds_strangers(path),
+            MoveError::NameTaken(by) => Some(Why::NameTaken { by: by.clone() }),
             MoveError::Unsupported(reason) => Some(
                 self.place
                     .in_the_way(path)
@@ -367,7 +373,9 @@ impl Folder {
             // A local change slipped in: the scan finds out what it was. Or the directory it belongs into is
             // not there yet.
             MoveError::Changed | MoveError::Displaced => Outcome::Stale,
-            MoveError::NotEmpty | MoveError::Busy | MoveError::Unsupported(_) => Outcome::Blocked,
+            MoveError::NotEmpty | MoveError::Busy | MoveError::Unsupported(_) | MoveError::NameTaken(_) => {
+                Outcome::Blocked
+            }
             MoveError::BeingWritten => problem(BEING_WRITTEN.0.into(), BEING_WRITTEN.1),
             MoveError::NoSpace => problem(
                 "no space left on the device".into(),
@@ -413,7 +421,7 @@ impl Folder {
             if let Err(error) = place.root.put_back_saved(&asides, &intent.path, was, meant) {
                 tracing::warn!(folder = %place.row.name, path = %intent.path, "a displaced version: {error}");
             }
-            let Ok(now) = look_at(&place, &intent.path) else {
+            let Ok(now) = found::look_at(&place, &intent.path) else {
                 // What cannot be read now is judged by the scan, against MAT as it was.
                 commit.intents_remove.push(intent.path.clone());
                 continue;
@@ -426,6 +434,7 @@ impl Folder {
                 value: value.clone(),
                 exec: intent.after_exec,
             });
+            let now = now.map(|found| found::exec_as_kept(&place, found, before.as_ref(), after.as_ref()));
             let now_seen = now.as_ref().map(|(seen, _)| seen.clone());
             if now_seen == after {
                 match now {
@@ -568,26 +577,4 @@ fn materialised(head: &Shown, fingerprint: Option<Fingerprint>, fine_times: bool
         fingerprint,
         racy,
     }
-}
-
-/// What is at a path now, by content; an error for what cannot be read.
-fn look_at(place: &Place, path: &RelPath) -> std::io::Result<Option<(Seen, Fingerprint)>> {
-    let Some(stat) = place.root.stat(path)? else {
-        return Ok(None);
-    };
-    let (value, exec) = match stat.kind {
-        Kind::Dir => (Value::Dir, false),
-        Kind::Symlink => {
-            let target = place.root.read_link(path)?.into();
-            (Value::Symlink { target }, false)
-        }
-        Kind::File => {
-            let file = place.root.open_file(path)?;
-            let size = stat.fingerprint.size;
-            let (digest, size) = crate::outboard::hash_with_outboard(&file, size, None)?;
-            (Value::File { digest, size }, stat.is_exec())
-        }
-        Kind::Special(what) => return Err(std::io::Error::other(what)),
-    };
-    Ok(Some((Seen { value, exec }, stat.fingerprint)))
 }

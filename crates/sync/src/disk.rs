@@ -13,6 +13,7 @@ mod lease;
 mod moves;
 mod object;
 mod own;
+mod spelling;
 mod sys;
 mod temp;
 mod witness;
@@ -111,6 +112,9 @@ pub(crate) enum MoveError {
     /// now, or nothing. It was not a user who took the old version away.
     #[error("it was changed on this device while it was replaced")]
     Displaced,
+    /// This file system takes its name for that of something else that is there.
+    #[error("{0} has that name already")]
+    NameTaken(RelPath),
     /// The directory has members.
     #[error("the directory is not empty")]
     NotEmpty,
@@ -174,6 +178,8 @@ pub(crate) struct Root {
     ino: u64,
     marker: OnceLock<[u8; 16]>,
     ways: Ways,
+    folds: OnceLock<bool>,
+    keeps_exec: OnceLock<bool>,
     temp_seed: u64,
     temp_count: AtomicU64,
     #[cfg(test)]
@@ -223,6 +229,8 @@ impl Root {
             ino: stat.st_ino,
             marker: OnceLock::new(),
             ways,
+            folds: OnceLock::new(),
+            keeps_exec: OnceLock::new(),
             temp_seed: temp::seed(),
             temp_count: AtomicU64::new(0),
             #[cfg(test)]
@@ -252,7 +260,7 @@ impl Root {
 
     /// Opens a directory for reading it and what is in it.
     pub(crate) fn dir(&self, dir: &RelPath) -> io::Result<Dir> {
-        Ok(Dir::new(self.open_dir(dir)?, self.dev))
+        Ok(Dir::new(self.open_dir(dir)?, self.dev, self.folds()))
     }
 
     /// Opens a directory to watch it: also one that cannot be listed.
@@ -266,13 +274,20 @@ impl Root {
         self.dir(dir)?.entries()
     }
 
-    /// Looks at a path without following it; `None` if nothing is there, or if its directory is none.
+    /// Looks at a path without following it; `None` if nothing is there under this very name, or if its directory is
+    /// none.
     pub(crate) fn stat(&self, path: &RelPath) -> io::Result<Option<Stat>> {
         let Some((dir, name)) = path.split() else {
             return Ok(Some(dir::stat_of(&sys::fstat(&self.fd)?)));
         };
+        if !self.is_spelled(&dir)? {
+            return Ok(None);
+        }
         match self.place_dir(&dir) {
-            Ok(dir) => dir.stat(name.as_bytes()),
+            Ok(dir) => match dir.stat(name.as_bytes())? {
+                Some(stat) if dir.other_spelling(name.as_bytes(), &stat)?.is_some() => Ok(None),
+                found => Ok(found),
+            },
             Err(errno) if is_absent(errno) => Ok(None),
             Err(errno) => Err(errno.into()),
         }
@@ -329,6 +344,8 @@ impl Root {
             dev: self.dev,
             ino: self.ino,
             marker: self.marker.clone(),
+            folds: self.folds.clone(),
+            keeps_exec: self.keeps_exec.clone(),
             ways: Ways {
                 openat2: has(&self.ways.openat2),
                 no_replace: has(&self.ways.no_replace),
@@ -344,7 +361,7 @@ impl Root {
     /// A directory to act in, not to read: needs no permission to list it.
     fn place_dir(&self, dir: &RelPath) -> rustix::io::Result<Dir> {
         let fd = self.open_beneath(dir.as_bytes(), OFlags::PATH | OFlags::DIRECTORY)?;
-        Ok(Dir::new(fd, self.dev))
+        Ok(Dir::new(fd, self.dev, self.folds()))
     }
 
     /// Where a move acts. A missing directory, or a link in its place, is a change.

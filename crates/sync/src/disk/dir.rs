@@ -21,6 +21,8 @@ const WALK_TRIES: usize = 16;
 pub(crate) struct Dir {
     fd: OwnedFd,
     dev: u64,
+    /// Does the folder's root take names that differ in case for one?
+    pub(super) folds: bool,
 }
 
 impl AsFd for Dir {
@@ -30,8 +32,8 @@ impl AsFd for Dir {
 }
 
 impl Dir {
-    pub(super) fn new(fd: OwnedFd, dev: u64) -> Self {
-        Dir { fd, dev }
+    pub(super) fn new(fd: OwnedFd, dev: u64, folds: bool) -> Self {
+        Dir { fd, dev, folds }
     }
 
     /// The device of the folder's root.

@@ -29,6 +29,9 @@ impl std::fmt::Debug for Meanwhile {
     }
 }
 
+/// What is the matter with a name that is listed in another way than it was given: the next scan would take it for
+/// renamed by somebody.
+const RESPELLED: &str = "it writes that name in another way";
 /// How often two parties may change one path in turn before we stop and keep what we hold.
 const SWAP_TRIES: usize = 8;
 
@@ -41,10 +44,16 @@ impl Root {
         point("move.create");
         self.rename_new(&tmp, temp, &place.dir, place.name.as_bytes())
             .map_err(|errno| match errno {
-                Errno::EXIST | Errno::NOENT | Errno::NOTDIR => MoveError::Changed,
+                Errno::EXIST => self.taken(path),
+                Errno::NOENT | Errno::NOTDIR => MoveError::Changed,
                 errno => failed("create", path, errno),
             })?;
         point("move.created");
+        if place.is_respelled() {
+            self.rename_new(&place.dir, place.name.as_bytes(), &tmp, temp)
+                .map_err(|errno| failed("take back", path, errno))?;
+            return Err(MoveError::Unsupported(RESPELLED.to_owned()));
+        }
         // Ours was there: if somebody has changed it already, that is a change of ours, and for the next scan.
         Ok(landed(&place, &ours).unwrap_or(ours.fingerprint))
     }
@@ -123,15 +132,37 @@ impl Root {
     pub(crate) fn mkdir(&self, path: &RelPath) -> Result<Fingerprint, MoveError> {
         let place = self.place(path)?;
         point("move.dir.make");
-        match sys::mkdirat(&place.dir, place.name.as_bytes(), Mode::from_raw_mode(0o777)) {
-            Ok(()) | Err(Errno::EXIST) => {}
+        let made = match sys::mkdirat(&place.dir, place.name.as_bytes(), Mode::from_raw_mode(0o777)) {
+            Ok(()) => true,
+            Err(Errno::EXIST) => false,
             Err(Errno::NOENT) => return Err(MoveError::Changed),
             Err(errno) => return Err(failed("make the directory", path, errno)),
-        }
+        };
         point("move.dir.made");
         match place.stat()? {
+            Some(_) if made && place.is_respelled() => {
+                // Empty as it is: if somebody has put something into it, it stays.
+                let _ = sys::unlinkat(&place.dir, place.name.as_bytes(), AtFlags::REMOVEDIR);
+                Err(MoveError::Unsupported(RESPELLED.to_owned()))
+            }
+            Some(stat)
+                if !place
+                    .is_listed(&stat)
+                    .map_err(|e| io_failed("look at", path, e))? =>
+            {
+                Err(self.taken(path))
+            }
             Some(stat) if stat.kind == Kind::Dir && stat.dev == self.dev => Ok(stat.fingerprint),
             _ => Err(MoveError::Changed),
+        }
+    }
+
+    /// Something is where nothing should be: a change, or another name that this file system takes for the same.
+    fn taken(&self, path: &RelPath) -> MoveError {
+        match self.taken_by(path) {
+            Ok(Some(by)) => MoveError::NameTaken(by),
+            Ok(None) => MoveError::Changed,
+            Err(source) => io_failed("look at", path, source),
         }
     }
 
@@ -144,6 +175,11 @@ impl Root {
             Err(Errno::NOTDIR | Errno::LOOP) => return Err(MoveError::Changed),
             Err(errno) => return Err(failed("remove the directory", path, errno)),
         };
+        // One that is called otherwise is another one: this one is gone.
+        let look = |source| io_failed("look at", path, source);
+        if dir.other_name(name.as_bytes()).map_err(look)?.is_some() {
+            return Ok(());
+        }
         point("move.dir.remove");
         match sys::unlinkat(&dir, name.as_bytes(), AtFlags::REMOVEDIR) {
             Ok(()) | Err(Errno::NOENT) => {
@@ -168,7 +204,8 @@ impl Root {
         if before.kind != Kind::File {
             return Err(MoveError::Changed);
         }
-        if before.is_exec() == exec {
+        // Where no exec bit is kept it is kept for the others.
+        if before.is_exec() == exec || !self.keeps_exec() {
             return Ok(before.fingerprint);
         }
         let file = place
@@ -402,6 +439,13 @@ fn as_expected(place: &Place, expect: &Expected) -> Result<Stat, MoveError> {
         Value::Dir => return Err(MoveError::Changed),
     };
     if stat.kind != kind || stat.dev != place.dir.dev() {
+        return Err(MoveError::Changed);
+    }
+    // Somebody has renamed it to what this file system takes for the same name.
+    if !place
+        .is_listed(&stat)
+        .map_err(|source| io_failed("look at", &place.path, source))?
+    {
         return Err(MoveError::Changed);
     }
     if let Some(fingerprint) = expect.fingerprint {

@@ -130,6 +130,45 @@ impl Root {
         }
     }
 
+    /// Does a file keep an exec bit, set or not? Not on FAT and its like, where all files have it or none. Tried on the
+    /// marker; who cannot tell takes it for kept.
+    pub(crate) fn keeps_exec(&self) -> bool {
+        if let Some(keeps) = self.keeps_exec.get() {
+            return *keeps;
+        }
+        match sys::keeps_exec(&self.fd).map_or_else(|| self.try_exec(), |kept| Ok(Some(kept))) {
+            Ok(Some(keeps)) => *self.keeps_exec.get_or_init(|| keeps),
+            Ok(None) => true,
+            Err(errno) => {
+                tracing::debug!(%errno, "the exec bit of the marker could not be tried");
+                true
+            }
+        }
+    }
+
+    fn try_exec(&self) -> rustix::io::Result<Option<bool>> {
+        let own = self.own_dir(OWN_DIR)?;
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let file = sys::openat(&own, MARKER, flags, Mode::empty())?;
+        let mut kept = true;
+        for (mode, exec) in [(0o700, true), (0o600, false)] {
+            match sys::fchmod(&file, Mode::from_raw_mode(mode)) {
+                Ok(()) | Err(Errno::OPNOTSUPP) => {}
+                // It may be another user's.
+                Err(Errno::PERM) if !self.is_ours(&sys::fstat(&file)?) => return Ok(None),
+                Err(Errno::PERM) => {}
+                Err(errno) => return Err(errno),
+            }
+            kept &= super::dir::stat_of(&sys::fstat(&file)?).is_exec() == exec;
+        }
+        Ok(Some(kept))
+    }
+
+    fn is_ours(&self, stat: &rustix::fs::Stat) -> bool {
+        let own = rustix::process::geteuid();
+        own.is_root() || own.as_raw() == stat.st_uid
+    }
+
     /// Opens `.alike` itself.
     pub(crate) fn own_dir_fd(&self) -> rustix::io::Result<Dir> {
         self.own_dir(OWN_DIR)
@@ -138,7 +177,8 @@ impl Root {
     /// Opens a directory of our own.
     pub(super) fn own_dir(&self, dir: &str) -> rustix::io::Result<Dir> {
         let fd = self.open_beneath(dir.as_bytes(), OFlags::RDONLY | OFlags::DIRECTORY)?;
-        Ok(Dir::new(fd, self.dev))
+        // Names of our own are all different, whatever counts.
+        Ok(Dir::new(fd, self.dev, false))
     }
 
     fn read_marker(&self) -> Result<[u8; 16], NoMarker> {

@@ -8,16 +8,16 @@ pub(super) use rustix::fs::{
 };
 
 #[cfg(not(test))]
-pub(super) use real::{dup, entries, file_system};
+pub(super) use real::{dup, entries, file_system, keeps_exec, quietly};
 
 #[cfg(not(test))]
 pub(super) use super::lease::probe as is_being_written;
 
 #[cfg(test)]
 pub(super) use crate::sim::calls::{
-    dup, entries, fchmod, fchown, file_system, fstat, fstatvfs, fsync, futimens, is_being_written, linkat,
-    mkdirat, open, openat, openat2, readlinkat, renameat_with, stat, statat, symlinkat, syncfs, unlinkat,
-    utimensat,
+    dup, entries, fchmod, fchown, file_system, fstat, fstatvfs, fsync, futimens, is_being_written,
+    keeps_exec, linkat, mkdirat, open, openat, openat2, quietly, readlinkat, renameat_with, stat, statat,
+    symlinkat, syncfs, unlinkat, utimensat,
 };
 
 /// What takes more than one call.
@@ -45,6 +45,18 @@ pub(crate) mod real {
             }
         }
         Ok(entries)
+    }
+
+    /// Looks of which nobody need know when they are made, one by one.
+    #[cfg(not(test))]
+    pub(crate) fn quietly<T>(look: impl FnOnce() -> T) -> T {
+        look()
+    }
+
+    /// Whether files keep exec bits: nobody knows without trying.
+    #[cfg(not(test))]
+    pub(crate) fn keeps_exec(_fd: impl AsFd) -> Option<bool> {
+        None
     }
 
     /// Another handle to the same thing.

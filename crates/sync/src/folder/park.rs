@@ -28,6 +28,11 @@ pub(crate) enum Why {
         /// What, in words.
         what: String,
     },
+    /// This file system takes its name for that of another path that is here.
+    NameTaken {
+        /// Which one.
+        by: RelPath,
+    },
     /// It was removed on another device; the directory here holds something that is not synced.
     HoldsStrangers,
     /// It was removed on another device; the directory here holds one that is parked, of which more is said.
@@ -47,6 +52,11 @@ impl Why {
                 at,
                 format!("it is not what it is on the other devices: {what} is in the way"),
                 "move or remove it; the rest then follows by itself",
+            ),
+            Why::NameTaken { by } => (
+                path,
+                format!("this file system takes its name for that of \"{by}\", which is here already"),
+                "rename or remove one of the two, here or on a device that tells them apart",
             ),
             Why::HoldsStrangers => (
                 path,
@@ -84,7 +94,14 @@ impl Parked {
     pub(crate) fn holds_above(&self, path: &RelPath) -> bool {
         let paths = self.paths();
         let is_missing = |above: &RelPath| match paths.get(above) {
-            Some((_, Why::Unsupported(_) | Why::InTheWay { .. } | Why::Below | Why::Ignored)) => true,
+            Some((
+                _,
+                Why::Unsupported(_)
+                | Why::InTheWay { .. }
+                | Why::NameTaken { .. }
+                | Why::Below
+                | Why::Ignored,
+            )) => true,
             Some((_, Why::HoldsStrangers | Why::HoldsParked)) | None => false,
         };
         !paths.is_empty() && ancestors(path).any(|above| is_missing(&above))
@@ -117,6 +134,17 @@ impl Parked {
                 paths.remove(&at);
             }
         }
+    }
+
+    /// Nothing is called so any more: what this file system takes for the same name may be possible now.
+    pub(crate) fn name_is_free(&self, name: &RelPath) {
+        let free: Vec<RelPath> = self
+            .paths()
+            .iter()
+            .filter(|(_, (_, why))| matches!(why, Why::NameTaken { by } if by == name))
+            .map(|(path, _)| path.clone())
+            .collect();
+        free.iter().for_each(|path| self.forget(path));
     }
 
     /// Forgets those of which `may` says that they may be possible now. Returns what was in the way of them.
@@ -187,7 +215,7 @@ impl Place {
     pub(super) fn release_parked(&self, looked_at: &[RelPath]) {
         self.parked.release(|path, why| {
             let way = match why {
-                Why::InTheWay { at, .. } => at,
+                Why::InTheWay { at, .. } | Why::NameTaken { by: at } => at,
                 _ => path,
             };
             let is_near = |at: &RelPath| path.is_within(at) || at.is_within(way);
@@ -200,7 +228,9 @@ impl Place {
         self.parked.release(|path, why| match why {
             // A file system learns nothing, and what depends on another comes with it.
             Why::Unsupported(_) | Why::HoldsParked | Why::Below | Why::Ignored => false,
-            Why::InTheWay { .. } | Why::HoldsStrangers => self.may_be_possible(path, why),
+            Why::InTheWay { .. } | Why::NameTaken { .. } | Why::HoldsStrangers => {
+                self.may_be_possible(path, why)
+            }
         })
     }
 
@@ -208,6 +238,7 @@ impl Place {
     fn may_be_possible(&self, path: &RelPath, why: &Why) -> bool {
         match why {
             Why::InTheWay { at, .. } => self.stranger_at(at).is_none(),
+            Why::NameTaken { .. } => matches!(self.root.taken_by(path), Ok(None)),
             Why::HoldsStrangers => {
                 let members = self.root.dir(path).and_then(|dir| dir.entries());
                 members.is_ok_and(|members| members.is_empty()) || matches!(self.root.stat(path), Ok(None))

@@ -16,7 +16,7 @@ const MAX_TARGET: usize = MAX_PATH - 1;
 /// How often a link that changes while it is read is tried.
 const TRIES: usize = 2;
 
-/// What is known of the clock that a file system's times come from.
+/// What is known of a file system: of the clock that its times come from, and of its exec bits.
 #[derive(Clone, Copy)]
 pub(super) struct Clock {
     /// When the scan began (ns since 1970).
@@ -25,6 +25,8 @@ pub(super) struct Clock {
     pub(super) grain: i64,
     /// Is it this machine's clock?
     pub(super) is_ours: bool,
+    /// Do files keep exec bits?
+    pub(super) keeps_exec: bool,
 }
 
 /// Grain of a time that was kept without a fraction: an old ext3, a server, an archive. 2 s, as on FAT.
@@ -155,10 +157,14 @@ pub(super) fn of_dir(path: RelPath, stat: &Stat, base: Option<IndexRow>) -> Opti
 }
 
 fn compare(path: RelPath, value: Value, stat: &Stat, base: Option<IndexRow>, clock: Clock) -> Option<Found> {
-    let seen = Seen {
-        value,
-        exec: stat.is_exec(),
+    let exec = if clock.keeps_exec {
+        stat.is_exec()
+    } else {
+        // What no file here can say is as it was.
+        let was = |row: &IndexRow| matches!(value, Value::File { .. }) && row.mat.exec;
+        base.as_ref().is_some_and(was)
     };
+    let seen = Seen { value, exec };
     let racy = clock.is_racy(stat);
     let same = base
         .as_ref()

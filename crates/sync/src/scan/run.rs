@@ -126,6 +126,7 @@ fn clock(scan: &Scan<'_>) -> Clock {
         start: clock::now_ns(),
         grain: if fine { GRAIN } else { COARSE_GRAIN },
         is_ours: fine,
+        keeps_exec: scan.root.keeps_exec(),
     }
 }
 
@@ -211,7 +212,14 @@ impl Run<'_> {
 
     /// Looks at single paths of one directory.
     fn paths(&self, buffer: &mut Buffer, dir: &RelPath, targets: Vec<Target>) -> Result<(), ScanError> {
-        let open = match self.scan.root.dir(dir) {
+        let spelled = self.scan.root.is_spelled(dir);
+        let open = match spelled.and_then(|spelled| {
+            if spelled {
+                self.scan.root.dir(dir)
+            } else {
+                not_found()
+            }
+        }) {
             Ok(open) => open,
             // What is above has changed: that is the news.
             Err(e) if is_vanished(&e) && !dir.is_root() => {
@@ -239,7 +247,17 @@ impl Run<'_> {
             };
             let Some((_, name)) = path.split() else { continue };
             let base = self.scan.snapshot.index(self.scan.folder, &path)?;
-            self.members(buffer, &open, dir, depth, &rules, vec![Member { name, base }]);
+            match open.other_name(name.as_bytes()) {
+                Ok(None) => self.members(buffer, &open, dir, depth, &rules, vec![Member { name, base }]),
+                // Whatever was said of one name was meant of the other.
+                Ok(Some(other)) => {
+                    self.gone_member(dir, &rules, Member { name, base });
+                    let Ok(name) = Name::new(&other) else { continue };
+                    let base = self.scan.snapshot.index(self.scan.folder, &dir.join(&name))?;
+                    self.members(buffer, &open, dir, depth, &rules, vec![Member { name, base }]);
+                }
+                Err(e) => self.batches.push(look::unreadable(path, &e)),
+            }
         }
         Ok(())
     }
@@ -508,6 +526,10 @@ impl Run<'_> {
 
 pub(super) fn ancestors(path: &RelPath) -> impl Iterator<Item = RelPath> {
     std::iter::successors(path.parent(), RelPath::parent)
+}
+
+fn not_found<T>() -> io::Result<T> {
+    Err(Errno::NOENT.into())
 }
 
 pub(super) fn is_dir_row(row: Option<&IndexRow>) -> bool {

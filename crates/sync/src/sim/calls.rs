@@ -72,6 +72,22 @@ pub(super) fn on_medium(what: &'static str) -> io::Result<()> {
     }
 }
 
+/// A look at how a name is spelled: nothing happens in the middle of it, and it does not fail.
+pub(crate) fn quietly<T>(look: impl FnOnce() -> T) -> T {
+    let Some(sim) = current() else { return look() };
+    let before = sim.quiet.replace(true);
+    let result = look();
+    sim.quiet.set(before);
+    result
+}
+
+/// Whether files keep exec bits, if that need not be tried.
+pub(crate) fn keeps_exec(fd: impl AsFd) -> Option<bool> {
+    let sim = current()?;
+    let (machine, _) = node(&sim, fd);
+    Some(sim.machines[machine].ways.exec)
+}
+
 fn file_mode(attr: &Attr) -> u32 {
     let kind = match attr.kind {
         Kind::File => 0o100_000,
@@ -563,7 +579,11 @@ pub(crate) fn fchmod<F: AsFd>(fd: F, mode: Mode) -> Result<()> {
     sim.point(machine, "fchmod")?;
     let now = sim.file_time(machine);
     sim.disk(machine, |d| {
-        d.alter(found, now, |attr| attr.mode = mode.as_raw_mode() & 0o7777)
+        let mut mode = mode.as_raw_mode() & 0o7777;
+        if !sim.machines[machine].ways.exec && d.kind(found) == Kind::File {
+            mode &= !0o111;
+        }
+        d.alter(found, now, |attr| attr.mode = mode)
     });
     Ok(())
 }

@@ -89,6 +89,8 @@ pub(super) struct Disk {
     /// Paths of the folder that a watcher would have reported.
     pub(super) hints: BTreeSet<RelPath>,
     pub(super) folder: Oid,
+    /// Does case not count in names?
+    pub(super) folds: bool,
 }
 
 /// The directory that holds everything.
@@ -108,6 +110,7 @@ impl Disk {
             touched: BTreeSet::new(),
             hints: BTreeSet::new(),
             folder: 0,
+            folds: false,
         };
         let top = disk.make(Kind::Dir, 0o755, now, Vec::new());
         assert_eq!(top, TOP);
@@ -144,7 +147,17 @@ impl Disk {
     // What is.
 
     pub(super) fn child(&self, dir: Oid, name: &[u8]) -> Option<Oid> {
-        self.nodes[&dir].entries.get(name).copied()
+        self.nodes[&dir].entries.get(&self.spelled(dir, name)).copied()
+    }
+
+    /// How a name is listed, if it is.
+    fn spelled(&self, dir: Oid, name: &[u8]) -> Vec<u8> {
+        let entries = &self.nodes[&dir].entries;
+        if !self.folds || entries.contains_key(name) {
+            return name.to_vec();
+        }
+        let mut same = entries.keys().filter(|listed| listed.eq_ignore_ascii_case(name));
+        same.next().map_or_else(|| name.to_vec(), Clone::clone)
     }
 
     pub(super) fn at(&self, path: &RelPath) -> Option<Oid> {
@@ -312,6 +325,7 @@ impl Disk {
     }
 
     fn set(&mut self, dir: Oid, name: &[u8], node: Option<Oid>, now: i64, changes: &mut Vec<Change>) {
+        let name = &self.spelled(dir, name)[..];
         let entries = &mut self.nodes.get_mut(&dir).expect("it is there").entries;
         let old = match node {
             Some(node) => entries.insert(name.to_vec(), node),
@@ -325,7 +339,7 @@ impl Disk {
             if gone
                 .up
                 .as_ref()
-                .is_some_and(|(at, called)| *at == dir && called == name)
+                .is_some_and(|(at, called)| *at == dir && called[..] == *name)
             {
                 gone.up = None;
             }
@@ -404,6 +418,7 @@ impl Disk {
     pub(super) fn exchange(&mut self, from: Oid, name: &[u8], to: Oid, new: &[u8], now: i64) {
         let a = self.child(from, name).expect("the caller looked");
         let b = self.child(to, new).expect("the caller looked");
+        let (name, new) = (&self.spelled(from, name)[..], &self.spelled(to, new)[..]);
         let mut changes = Vec::new();
         self.set(from, name, Some(b), now, &mut changes);
         self.set(to, new, Some(a), now, &mut changes);

@@ -40,6 +40,8 @@ pub(super) struct Ways {
     pub(super) exchange: bool,
     /// Can it tell who has a file open for writing?
     pub(super) leases: bool,
+    /// Do files keep exec bits? Where they do not, none is executable.
+    pub(super) exec: bool,
 }
 
 pub(super) struct Machine {
@@ -153,6 +155,7 @@ impl Machine {
                 no_replace: exchange || rng.percent(50),
                 exchange,
                 leases: rng.percent(75),
+                exec: true,
             },
             medium,
             skew: Cell::new(skew),

@@ -9,7 +9,7 @@ use super::rng::Rng;
 use super::{CURRENT, Sim};
 
 /// Two machines that run and are not connected.
-struct Two(Rc<Sim>);
+pub(super) struct Two(Rc<Sim>);
 
 impl std::ops::Deref for Two {
     type Target = Sim;
@@ -28,17 +28,22 @@ impl Drop for Two {
     }
 }
 
-fn rel(path: &str) -> RelPath {
+pub(super) fn rel(path: &str) -> RelPath {
     RelPath::parse(path.as_bytes()).expect("a path")
 }
 
 fn two(exchange: bool) -> Two {
+    two_of(|machines| machines.iter_mut().for_each(|m| m.ways.exchange = exchange))
+}
+
+/// Two machines, changed before they start.
+pub(super) fn two_of(change: impl FnOnce(&mut [Machine])) -> Two {
     let mut rng = Rng::new(7);
     let mut machines: Vec<Machine> = (0..2).map(|id| Machine::new(id, true, &mut rng)).collect();
     for machine in &mut machines {
         machine.skew.set(0);
-        machine.ways.exchange = exchange;
     }
+    change(&mut machines);
     // What a machine is made of draws numbers of its own: a new quality must not change what follows.
     let sim = Rc::new(Sim::of(Rng::new(7), machines));
     CURRENT.with(|c| *c.borrow_mut() = Some(sim.clone()));
@@ -49,7 +54,7 @@ fn two(exchange: bool) -> Two {
 }
 
 impl Two {
-    fn put(&self, machine: usize, path: &str, text: &str) {
+    pub(super) fn put(&self, machine: usize, path: &str, text: &str) {
         self.catch_up(machine);
         self.pass(1_000_000_000);
         self.save(machine, &rel(path), text.as_bytes().to_vec(), true);
@@ -61,7 +66,7 @@ impl Two {
         disk.alter(node, now, |a| a.mtime = now);
     }
 
-    fn look(&self, machine: usize) {
+    pub(super) fn look(&self, machine: usize) {
         self.scan(machine, true);
         self.on(machine, || {
             if let Some(process) = self.process(machine) {
@@ -72,7 +77,7 @@ impl Two {
     }
 
     /// Everything that is said arrives, and what is said there is merged; nothing is applied.
-    fn merge(&self) {
+    pub(super) fn merge(&self) {
         self.connect(0, 1);
         while self.deliver() {}
         for machine in 0..2 {
@@ -83,7 +88,7 @@ impl Two {
         }
     }
 
-    fn rest(&self) {
+    pub(super) fn rest(&self) {
         for _ in 0..6 {
             self.round();
         }

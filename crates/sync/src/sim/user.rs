@@ -279,6 +279,8 @@ impl Sim {
             let (Some(node), at) = (disk.at(from), disk.at(to)) else {
                 return;
             };
+            // The same under another spelling, where case does not count.
+            let at = at.filter(|at| *at != node);
             let mix = at.is_some_and(|at| disk.kind(at) == Kind::Dir) || disk.kind(node) == Kind::Dir;
             at.is_some() && mix
         };
