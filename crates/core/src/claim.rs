@@ -22,6 +22,9 @@ pub fn replica_id(device: &[u8; 32], folder: FolderId, nonce: &[u8; 16]) -> Repl
     ))
 }
 
+/// The chain of a replica that has written nothing.
+pub const NO_CHAIN: Digest = Digest([0; 32]);
+
 /// The chain of a replica's commits, one link on: two histories of one replica differ in it from where they part.
 pub fn link(before: Digest, seq: u64, root: Option<Digest>) -> Digest {
     let mut bytes = Vec::with_capacity(73);
@@ -140,11 +143,10 @@ mod tests {
 
     #[test]
     fn histories_that_part_never_have_one_chain_again() {
-        let start = Digest([0; 32]);
         let (a, b) = (Some(Digest::of(b"a")), Some(Digest::of(b"b")));
-        let same = |x, y| link(link(start, 1, x), 2, a) == link(link(start, 1, y), 2, a);
+        let same = |x, y| link(link(NO_CHAIN, 1, x), 2, a) == link(link(NO_CHAIN, 1, y), 2, a);
         assert!(same(a, a) && !same(a, b) && !same(None, a));
-        assert_ne!(link(start, 1, a), link(start, 2, a));
+        assert_ne!(link(NO_CHAIN, 1, a), link(NO_CHAIN, 2, a));
     }
 
     #[test]

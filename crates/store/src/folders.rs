@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 
-use alike_core::claim::{Claim, Claims};
+use alike_core::claim::{Claim, Claims, NO_CHAIN};
 use alike_core::digest::Digest;
 use alike_core::ids::{FolderId, Hlc, ReplicaId, Vector};
 use alike_core::state::State;
@@ -126,7 +126,7 @@ impl Default for Head {
             summary: Summary::empty(),
             hlc: Hlc::default(),
             seq: 0,
-            chain: Digest([0; 32]),
+            chain: NO_CHAIN,
             claims: Claims::default(),
             confirmed: BTreeMap::new(),
             generation: 0,
@@ -343,7 +343,7 @@ impl Store {
                     None => None,
                 };
                 let was = folder.replica;
-                let (seq, chain) = head.as_ref().map_or((0, Digest([0; 32])), |h| (h.seq, h.chain));
+                let (seq, chain) = head.as_ref().map_or((0, NO_CHAIN), |h| (h.seq, h.chain));
                 let renewal = renew(folder.id, was, seq, chain);
                 put_replica(tx, FolderKey(key), renewal.replica)?;
                 if let Some(mut head) = head {
@@ -352,7 +352,7 @@ impl Store {
                         head.claims.take(was.id, claim);
                     }
                     head.seq = 0;
-                    head.chain = Digest([0; 32]);
+                    head.chain = NO_CHAIN;
                     head.confirmed.clear();
                     heads.insert(key, value::encode(&head).as_slice())?;
                 }
@@ -410,6 +410,15 @@ impl Snapshot {
                 generation: stored.generation,
                 scanned: stored.scanned,
             })
+        })
+    }
+
+    /// Who this device is in the folder; `None` if there is no such folder.
+    pub fn replica(&self, folder: FolderKey) -> Result<Option<ReplicaId>, StoreError> {
+        self.run(|| {
+            let row = self.folders.get(folder.0)?;
+            let stored = row.map(|bytes| value::decode::<StoredFolder>("folders", bytes.value()));
+            Ok(stored.transpose()?.map(|folder| folder.replica.id))
         })
     }
 

@@ -89,6 +89,11 @@ impl Engine {
             .map(|(key, _)| *key);
         if let Some(key) = key.filter(|key| self.folders_of(device).contains(key)) {
             let had = self.peer_pending(key, device);
+            // What the folder made of the peer's word is in the view by now, but its event may still be on the way: a
+            // state from before must not go out as one that has heard the peer.
+            if let (Input::Theirs(_), Some(ours)) = (&input, self.announcement(key)) {
+                self.input(key, device, Input::Ours(ours));
+            }
             self.input(key, device, input);
             if self.peer_pending(key, device) != had {
                 // It has content now that it lacked before (or the reverse): others may be waiting for it.

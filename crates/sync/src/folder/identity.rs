@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use alike_core::claim::Claims;
+use alike_core::claim::{Claims, NO_CHAIN};
 use alike_core::digest::Digest;
 use alike_core::edit;
 use alike_core::ids::{Dot, ReplicaId};
@@ -14,9 +14,6 @@ use alike_store::{Commit, Replica, Snapshot};
 use super::Folder;
 use crate::disk::Witness;
 use crate::error::Error;
-
-/// The chain of a replica that has written nothing.
-const NO_CHAIN: Digest = Digest([0; 32]);
 
 /// What somebody's knowledge of this replica says about it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,13 +44,17 @@ fn compare(
     })
 }
 
-/// Does a peer know of another history of this replica than we do?
+/// Does a peer know of another history of the replica `own` than we do? Also if it may only be that `own` is ours no more.
 pub(crate) fn is_doubtful(
     snapshot: &Snapshot,
     folder: alike_store::FolderKey,
     own: ReplicaId,
     claims: &Claims,
 ) -> Result<bool, Error> {
+    // The folder has just taken another id, and its view does not show it yet.
+    if snapshot.replica(folder)? != Some(own) {
+        return Ok(true);
+    }
     let Some(claim) = claims.get(own) else {
         return Ok(false);
     };
