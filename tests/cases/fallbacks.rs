@@ -52,16 +52,21 @@ fn everything_arrives_where_renames_have_no_flags() {
     }
 }
 
-/// Somebody saves while the old version has been taken away and the new one is not there yet.
-#[test]
-fn a_save_between_the_two_steps_is_kept_and_kills_nothing() {
+/// Both have `file`, and the desktop's engine can be made to fail.
+fn with_one_file() -> (Lab, Device, Device) {
     let lab = Lab::new();
-    let (mut a, mut b) = (lab.device("laptop"), lab.fallible("desktop"));
+    let (a, mut b) = (lab.running("laptop"), lab.fallible("desktop"));
     write(a.path("file"), "old");
-    a.start();
     b.start();
     pair(&a, &b);
     assert_converged(&[&a, &b]);
+    (lab, a, b)
+}
+
+/// Somebody saves while the old version has been taken away and the new one is not there yet.
+#[test]
+fn a_save_between_the_two_steps_is_kept_and_kills_nothing() {
+    let (_lab, a, mut b) = with_one_file();
     b.stop();
     let hold = Hold::new(&b);
     b.launch(&format!("{NO_FLAGS};move.steps={}", hold.action(1)));
@@ -83,13 +88,7 @@ fn a_save_between_the_two_steps_is_kept_and_kills_nothing() {
 
 #[test]
 fn a_death_between_the_two_steps_loses_nothing() {
-    let lab = Lab::new();
-    let (mut a, mut b) = (lab.device("laptop"), lab.fallible("desktop"));
-    write(a.path("file"), "old");
-    a.start();
-    b.start();
-    pair(&a, &b);
-    assert_converged(&[&a, &b]);
+    let (_lab, a, mut b) = with_one_file();
     for (round, point) in ["move.steps", "move.steps.put", "move.taken"]
         .into_iter()
         .enumerate()

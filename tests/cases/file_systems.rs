@@ -102,30 +102,24 @@ fn everything_on_tmpfs() {
     whole_sync(&lab);
 }
 
-#[test]
-fn everything_on_xfs() {
+/// The same on what `mkfs` makes in a file.
+fn whole_sync_on(mkfs: &'static [&'static str]) {
     let lab = Lab::new();
-    let xfs = Make {
-        mkfs: &["mkfs.xfs", "-q"],
-        mount: &["mount", "-o", "loop"],
-    };
-    let Some(_disk) = Image::new(lab.path("disk"), xfs) else {
+    let mount = &["mount", "-o", "loop"];
+    let Some(_disk) = Image::new(lab.path("disk"), Make { mkfs, mount }) else {
         return;
     };
     whole_sync(&lab);
 }
 
 #[test]
+fn everything_on_xfs() {
+    whole_sync_on(&["mkfs.xfs", "-q"]);
+}
+
+#[test]
 fn everything_on_btrfs() {
-    let lab = Lab::new();
-    let btrfs = Make {
-        mkfs: &["mkfs.btrfs", "-q"],
-        mount: &["mount", "-o", "loop"],
-    };
-    let Some(_disk) = Image::new(lab.path("disk"), btrfs) else {
-        return;
-    };
-    whole_sync(&lab);
+    whole_sync_on(&["mkfs.btrfs", "-q"]);
 }
 
 /// By FUSE: renames have no flags, and each file is executable, whatever anybody sets.

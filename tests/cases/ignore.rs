@@ -5,19 +5,6 @@ use std::path::Path;
 
 use crate::harness::*;
 
-/// As `paired`, but what is left out is on the first one only.
-#[track_caller]
-fn paired_in_part(fill: impl FnOnce(&Path)) -> (Lab, Device, Device) {
-    let lab = Lab::new();
-    let (mut a, mut b) = (lab.device("laptop"), lab.device("desktop"));
-    fill(&a.folder);
-    a.start();
-    b.start();
-    pair(&a, &b);
-    settle(&[&a, &b]);
-    (lab, a, b)
-}
-
 fn project(dir: &Path) {
     write(dir.join(".syncignore"), "*.o\n/target/\n!kept.o\n");
     write(dir.join("main.c"), "int main");

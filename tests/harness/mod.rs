@@ -10,7 +10,7 @@ mod tree;
 
 pub(crate) use device::Device;
 pub(crate) use faults::{Dice, Hold, fail_points};
-pub(crate) use lab::{Lab, assert_converged, fail_binary, pair, paired, settle, sync_binary};
+pub(crate) use lab::{Lab, assert_converged, fail_binary, pair, paired, paired_in_part, settle, sync_binary};
 pub(crate) use mount::{Image, Make, Tmpfs};
 pub(crate) use poll::{LONG, eventually, poll};
 pub(crate) use tree::{

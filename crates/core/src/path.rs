@@ -192,6 +192,11 @@ impl RelPath {
         self.split().map(|(dir, _)| dir)
     }
 
+    /// The directories it is in, the nearest first and the root last; none for the root.
+    pub fn ancestors(&self) -> impl Iterator<Item = RelPath> + use<> {
+        std::iter::successors(self.parent(), RelPath::parent)
+    }
+
     /// All components, outermost first.
     pub fn components(&self) -> impl Iterator<Item = Name> + '_ {
         self.0
@@ -280,6 +285,8 @@ mod tests {
         assert!(!RelPath::parse(b"a/bc").unwrap().is_within(&dir));
         assert!(RelPath::parse(b"a//b").is_err() && RelPath::parse(b"/a").is_err());
         assert!(RelPath::parse(b"a/../b").is_err());
-        assert!(RelPath::root().split().is_none());
+        assert!(RelPath::root().split().is_none() && RelPath::root().ancestors().next().is_none());
+        let above: Vec<_> = path.ancestors().collect();
+        assert_eq!(above, [dir, RelPath::parse(b"a").unwrap(), RelPath::root()]);
     }
 }

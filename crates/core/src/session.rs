@@ -1,6 +1,7 @@
 //! One folder with one peer: when to announce, when to pull. A state machine without time, sockets or trees:
 //! inputs in, outputs out. Never merges; its driver does and says what came of it.
 
+use crate::ids::Vector;
 use crate::message::Announce;
 
 /// What happened.
@@ -110,10 +111,9 @@ impl Session {
             ..ours.clone()
         };
         // That we have heard the peer is news only to one that would pull.
-        let pulls = theirs.as_ref().is_some_and(|(theirs, seen)| {
-            (theirs.state != ours.state || *seen != seen_here)
-                && (*seen == seen_here || !seen_here.is_covered_by(seen))
-        });
+        let pulls = theirs
+            .as_ref()
+            .is_some_and(|(theirs, seen)| has_news((ours, &seen_here), (theirs, seen)));
         let known = self
             .sent
             .as_ref()
@@ -126,12 +126,9 @@ impl Session {
         let Some((theirs, seen)) = theirs.filter(|(theirs, _)| theirs.heard) else {
             return out;
         };
-        // A peer whose vector is strictly behind ours has nothing for us: it will pull, and then announce again.
-        let behind = seen != seen_here && seen.is_covered_by(&seen_here);
         let same = |a: &Announce| a.state == theirs.state && a.claims.vector() == seen;
         let known = [&self.failed, &self.taken].into_iter().flatten().any(same);
-        let differs = theirs.state != ours.state || seen != seen_here;
-        if differs && !behind && self.pulling.is_none() && !known {
+        if has_news((theirs, &seen), (ours, &seen_here)) && self.pulling.is_none() && !known {
             self.pulling = Some(theirs.clone());
             out.push(Output::Pull(theirs.clone()));
         }
@@ -165,6 +162,15 @@ impl Session {
             }
             _ => false,
         }
+    }
+}
+
+/// Has one state anything for the other? Not if its vector is strictly behind: then it pulls, and announces again.
+fn has_news((of, seen): (&Announce, &Vector), (by, known): (&Announce, &Vector)) -> bool {
+    if seen == known {
+        of.state != by.state
+    } else {
+        !seen.is_covered_by(known)
     }
 }
 

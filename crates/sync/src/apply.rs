@@ -144,8 +144,8 @@ impl Folder {
         }
         drop(look);
         point("apply.begin");
-        // Directories go last and deepest first, once their members are gone.
-        // Rules come first: what they leave out may be among the rest.
+        // Rules come first: what they leave out may be among the rest. Directories go last and deepest first, once
+        // their members are gone.
         todo.sort_by_key(|(_, r)| match r.item.op {
             Op::Rmdir => (2, usize::MAX - r.item.path.depth()),
             _ if is_rules(&r.item.path) => (0, 0),
@@ -477,8 +477,9 @@ impl Folder {
             tracing::warn!(folder = %place.row.name, "displaced versions stay in .alike/tmp: {error}");
         }
         point("recover.displaced");
+        let all_kept = unclear.is_empty() || place.root.asides().is_ok_and(|asides| asides.is_empty());
         for intent in unclear {
-            if !self.was_replaced_by_its_user(intent) {
+            if !(all_kept && self.was_replaced_by_its_user(intent)) {
                 // Whoever wrote what is there never saw the version that MAT names, so it must not count as having
                 // replaced it.
                 commit.index_remove.push(intent.path.clone());
@@ -496,15 +497,14 @@ impl Folder {
     }
 
     /// Was a move cut off before it had begun, so that whoever wrote or removed what is there now did so to the file
-    /// that MAT names? A move keeps the bytes that it takes away; if they are not with the displaced versions none was made.
+    /// that MAT names? A move keeps the bytes that it takes away; if they are not with the displaced versions, and all of those
+    /// are kept by now, none was made.
     /// (Then they are nowhere here: were MAT forgotten, HEAD would go on asking everybody for them.)
     fn was_replaced_by_its_user(&self, intent: &Intent) -> bool {
-        let root = &self.place.root;
         let Some(Value::File { digest, .. }) = intent.before.as_ref().map(|mat| &mat.value) else {
             return false;
         };
-        let nothing_left = root.asides().is_ok_and(|asides| asides.is_empty());
-        nothing_left && matches!(root.open_object(digest), Ok(None))
+        matches!(self.place.root.open_object(digest), Ok(None))
     }
 
     /// Commits what recovery found, and plans the paths concerned anew.

@@ -346,17 +346,21 @@ impl<'a> Asker<'a> {
         if let Some(known) = self.dirs.get(dir) {
             return known.clone();
         }
-        let rules = match dir.parent() {
-            None => Some(Rules::default()),
-            Some(above) => self.rules(&above).filter(|rules| !rules.ignores(dir, true)),
-        };
         // A directory that is not there has no rules of its own.
-        let rules = rules.map(|above| match self.root.dir(dir) {
+        let rules = self.above(dir).map(|above| match self.root.dir(dir) {
             Ok(open) => self.ignore.enter(&above, dir, &open).0,
             Err(_) => above,
         });
         self.dirs.insert(dir.clone(), rules.clone());
         rules
+    }
+
+    /// The rules that a directory gets from those it is in; `None` if it is left out.
+    pub(crate) fn above(&mut self, dir: &RelPath) -> Option<Rules> {
+        match dir.parent() {
+            None => Some(Rules::default()),
+            Some(above) => self.rules(&above).filter(|rules| !rules.ignores(dir, true)),
+        }
     }
 
     /// Is the path left out?

@@ -96,7 +96,7 @@ impl Root {
     }
 
     fn find_spelled(&self, dir: &RelPath) -> io::Result<bool> {
-        for at in std::iter::successors(Some(dir.clone()), RelPath::parent) {
+        for at in std::iter::once(dir.clone()).chain(dir.ancestors()) {
             let Some((above, name)) = at.split() else { break };
             let above = match self.place_dir(&above) {
                 Ok(above) => above,

@@ -17,9 +17,11 @@ use alike_core::tree::Overlay;
 use alike_core::view::{NewContent, Shown, summarize};
 use alike_store::{Commit, IndexRow, Reason, Snapshot};
 
+use super::rules::drop_ignored;
 use super::{Folder, Look, Problem, leaves_out, now_ms};
 use crate::error::Error;
 use crate::failpoint::point;
+use crate::ignore::Asker;
 use crate::scan::{Finding, Found};
 
 /// How many files came, changed and went.
@@ -147,8 +149,10 @@ impl Folder {
             return Ok(());
         }
         let mut changed: Vec<Finding> = changed.into_values().collect();
-        self.drop_ignored(&mut changed);
-        self.drop_ignored(&mut touched);
+        let place = self.place.clone();
+        let mut rules = place.rules();
+        drop_ignored(&mut rules, &mut changed);
+        drop_ignored(&mut rules, &mut touched);
         if changed.is_empty() && touched.is_empty() {
             return Ok(());
         }
@@ -159,7 +163,7 @@ impl Folder {
         let store = self.place.store.clone();
         self.or_as_before(|folder| {
             let snapshot = store.snapshot()?;
-            let commit = folder.draft_found(&snapshot, changed, touched)?;
+            let commit = folder.draft_found(&snapshot, &mut rules, changed, touched)?;
             point("commit.found");
             store.commit(key, commit)?;
             point("commit.found.done");
@@ -170,6 +174,7 @@ impl Folder {
     fn draft_found(
         &mut self,
         snapshot: &Snapshot,
+        rules: &mut Asker<'_>,
         changed: Vec<Finding>,
         touched: Vec<Finding>,
     ) -> Result<Commit, Error> {
@@ -180,8 +185,6 @@ impl Folder {
         let mut parents_of_deleted: BTreeSet<RelPath> = BTreeSet::new();
         let old_root = self.head.state.root;
         let mut look = Look::new(snapshot, old_root);
-        let place = self.place.clone();
-        let mut rules = place.rules();
         for finding in changed {
             let row = snapshot.index(key, &finding.path)?;
             if row.as_ref().map(|r| &r.mat) != finding.base.as_ref().map(|r| &r.mat) {
@@ -246,7 +249,7 @@ impl Folder {
                         // What was below went with the directory. In the same commit: next to members that
                         // still live, the file would be moved to a conflict name for ever.
                         for (below, row) in snapshot.index_below(key, &finding.path)? {
-                            if leaves_out(&mut rules, &below, None, Some(&row)) {
+                            if leaves_out(rules, &below, None, Some(&row)) {
                                 continue;
                             }
                             let (parent, _) = below.split().expect("it is below something");

@@ -14,6 +14,7 @@ use alike_core::view::Shown;
 use alike_store::Reason;
 
 use super::commit::Draft;
+use super::rules::drop_ignored;
 use super::scanner::ScanInput;
 use super::{Folder, Look, now_ms};
 use crate::error::Error;
@@ -105,7 +106,7 @@ fn covers(accepted: u64, gone: u64) -> bool {
 impl Folder {
     /// What a scan no longer found. `full`: it is everything that is gone.
     pub(super) fn gone(&mut self, mut findings: Vec<Finding>, full: bool) -> Result<(), Error> {
-        self.drop_ignored(&mut findings);
+        drop_ignored(&mut self.place.rules(), &mut findings);
         if findings.is_empty() && self.hold.local == Local::Free {
             return Ok(());
         }

@@ -104,7 +104,7 @@ impl Parked {
             )) => true,
             Some((_, Why::HoldsStrangers | Why::HoldsParked)) | None => false,
         };
-        !paths.is_empty() && ancestors(path).any(|above| is_missing(&above))
+        !paths.is_empty() && path.ancestors().any(|above| is_missing(&above))
     }
 
     /// It is as HEAD wants it, or HEAD wants something else: what is in it, or what it is in, may be possible now.
@@ -114,7 +114,7 @@ impl Parked {
             return;
         }
         paths.remove(path);
-        for above in ancestors(path) {
+        for above in path.ancestors() {
             if matches!(paths.get(&above), Some((_, Why::HoldsParked))) {
                 paths.remove(&above);
             }
@@ -192,7 +192,7 @@ impl Parked {
 impl Place {
     /// What keeps a path from being reached that a scan would not take: on the way there, or at it.
     pub(crate) fn in_the_way(&self, path: &RelPath) -> Option<Why> {
-        let mut way: Vec<RelPath> = ancestors(path).collect();
+        let mut way: Vec<RelPath> = path.ancestors().collect();
         way.reverse();
         way.push(path.clone());
         way.into_iter().find_map(|at| {
@@ -248,10 +248,6 @@ impl Place {
             Why::Unsupported(_) | Why::HoldsParked | Why::Below => true,
         }
     }
-}
-
-fn ancestors(path: &RelPath) -> impl Iterator<Item = RelPath> {
-    std::iter::successors(path.parent(), RelPath::parent)
 }
 
 #[cfg(test)]

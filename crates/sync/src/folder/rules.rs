@@ -8,7 +8,7 @@ use alike_store::IndexRow;
 
 use super::scanner::ScanInput;
 use super::{Folder, Place, Why};
-use crate::ignore::{Asker, is_rules};
+use crate::ignore::Asker;
 use crate::scan::Finding;
 
 impl Place {
@@ -33,26 +33,22 @@ pub(crate) fn leaves_out(
         .any(|is_dir| rules.ignores(path, is_dir))
 }
 
-impl Folder {
-    /// Drops what was found of paths that are left out by now. A scan asks the rules too, but they may have changed since.
-    pub(super) fn drop_ignored(&self, findings: &mut Vec<Finding>) {
-        let mut rules = self.place.rules();
-        findings.retain(|finding| {
-            let seen = finding.seen.as_ref().map(|(seen, _)| seen.value == Value::Dir);
-            let base = finding.base.as_ref().map(|row| row.mat.value == Value::Dir);
-            // What is there decides; of what is gone, what was.
-            match seen.or(base) {
-                Some(is_dir) => !rules.ignores(&finding.path, is_dir),
-                None => true,
-            }
-        });
-    }
+/// Drops what was found of paths that are left out by now. A scan asks the rules too, but they may have changed since.
+pub(super) fn drop_ignored(rules: &mut Asker<'_>, findings: &mut Vec<Finding>) {
+    findings.retain(|finding| {
+        let seen = finding.seen.as_ref().map(|(seen, _)| seen.value == Value::Dir);
+        let base = finding.base.as_ref().map(|row| row.mat.value == Value::Dir);
+        // What is there decides; of what is gone, what was.
+        match seen.or(base) {
+            Some(is_dir) => !rules.ignores(&finding.path, is_dir),
+            None => true,
+        }
+    });
+}
 
+impl Folder {
     /// A file of rules was put on disk, or taken away: those in it count from now on.
     pub(crate) fn rules_applied(&mut self, path: &RelPath) {
-        if !is_rules(path) {
-            return;
-        }
         let Some(dir) = path.parent() else { return };
         self.place.ignore.written(&self.place.root, &dir);
         self.rules_changed();

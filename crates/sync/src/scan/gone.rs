@@ -7,7 +7,7 @@ use alike_core::path::RelPath;
 use alike_core::record::Value;
 use alike_store::IndexRow;
 
-use super::run::{Run, ancestors, is_dir_row};
+use super::run::{Run, is_dir_row};
 use super::{Finding, Found, ScanError, look};
 use crate::disk::Kind;
 use crate::ignore::Asker;
@@ -46,7 +46,7 @@ impl Run<'_> {
         let mut last = None;
         for gone in gone {
             let path = gone.path().clone();
-            if last.as_ref() == Some(&path) || ancestors(&path).any(|above| dirs.contains(&above)) {
+            if last.as_ref() == Some(&path) || path.ancestors().any(|above| dirs.contains(&above)) {
                 continue;
             }
             last = Some(path.clone());
@@ -73,7 +73,7 @@ impl Run<'_> {
             let mut frozen: HashSet<RelPath> = HashSet::new();
             for (at, row) in &rows {
                 if ignored.ignores(at, row.mat.value == Value::Dir) {
-                    let around = ancestors(at).take_while(|above| above.is_within(&path));
+                    let around = at.ancestors().take_while(|above| above.is_within(&path));
                     frozen.extend(std::iter::once(at.clone()).chain(around));
                 }
             }

@@ -140,7 +140,7 @@ impl Run<'_> {
                 Target::Path(_) => None,
             })
             .collect();
-        let in_tree = |path: &RelPath| ancestors(path).any(|above| trees.contains(&above));
+        let in_tree = |path: &RelPath| path.ancestors().any(|above| trees.contains(&above));
         let mut by_dir: BTreeMap<RelPath, BTreeSet<Target>> = BTreeMap::new();
         for target in targets {
             let (path, depth) = match &target {
@@ -231,12 +231,7 @@ impl Run<'_> {
                 return Ok(());
             }
         };
-        let above = match dir.parent() {
-            Some(above) => Asker::new(self.scan.ignore, self.scan.root)
-                .rules(&above)
-                .filter(|rules| !rules.ignores(dir, true)),
-            None => Some(Rules::default()),
-        };
+        let above = Asker::new(self.scan.ignore, self.scan.root).above(dir);
         // Nothing is said of what is in a directory that is left out.
         let Some(above) = above else { return Ok(()) };
         let rules = self.rules(&above, dir, &open);
@@ -522,10 +517,6 @@ impl Run<'_> {
             look::unreadable(dir, e)
         });
     }
-}
-
-pub(super) fn ancestors(path: &RelPath) -> impl Iterator<Item = RelPath> {
-    std::iter::successors(path.parent(), RelPath::parent)
 }
 
 fn not_found<T>() -> io::Result<T> {
