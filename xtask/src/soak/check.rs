@@ -8,6 +8,9 @@ use super::engine::Engine;
 use super::ledger::{Books, Digest, Id, Kind, State, mark, scan};
 use super::tree::{Found, Node, grep};
 
+/// What the name of a conflict copy has in it.
+const MARK: &[u8] = b" (conflict ";
+
 /// A folder by path.
 pub(crate) type Tree = BTreeMap<Vec<u8>, Found>;
 
@@ -105,9 +108,29 @@ impl Touched {
             || ancestors(path).any(|a| self.below.contains(a))
     }
 
+    /// A link without an id in it, whose copy has the name that every such link gets there: as a conflict of its
+    /// own it is a later link, made at the copy's home after this one.
+    fn is_made_anew(&self, path: &[u8], before: &Found, after: &Found) -> bool {
+        let Node::Link(target) = &after.node else {
+            return false;
+        };
+        let home = home(path);
+        scan(target).is_empty()
+            && after.mtime > before.mtime
+            && home.is_some_and(|home| self.is_touched(&home))
+    }
+
     fn is_gone(&self, path: &[u8]) -> bool {
         self.gone.contains(path) || ancestors(path).any(|a| self.gone.contains(a))
     }
+}
+
+/// Where the content of a conflict copy was written, if its last name is a copy's.
+fn home(path: &[u8]) -> Option<Vec<u8>> {
+    let start = path.windows(MARK.len()).rposition(|w| w == MARK)?;
+    let (stem, rest) = (&path[..start], &path[start + MARK.len()..]);
+    let end = rest.iter().position(|b| *b == b')')?;
+    (!rest.contains(&b'/')).then(|| [stem, &rest[end + 1..]].concat())
 }
 
 fn ancestors(path: &[u8]) -> impl Iterator<Item = &[u8]> {
@@ -121,7 +144,7 @@ fn ancestors(path: &[u8]) -> impl Iterator<Item = &[u8]> {
 pub(crate) fn paths(before: &Tree, now: &Tree, books: &Books, report: &mut Report) {
     let touched = Touched::new(books);
     for (path, found) in now {
-        let is_copy = path.windows(11).any(|w| w == b" (conflict ");
+        let is_copy = path.windows(MARK.len()).any(|w| w == MARK);
         if !before.contains_key(path) && !touched.is_touched(path) && !is_copy {
             report.broken.push(format!(
                 "OUT OF NOWHERE: {}: {}",
@@ -138,7 +161,8 @@ pub(crate) fn paths(before: &Tree, now: &Tree, books: &Books, report: &mut Repor
         if touched.is_gone(path) {
             // Who deletes the last member elsewhere keeps the directory there, as one that is empty.
             let emptied = found.node == Node::Dir && touched.above_gone.contains(path);
-            if after.is_some() && !emptied {
+            let anew = after.is_some_and(|after| touched.is_made_anew(path, found, after));
+            if after.is_some() && !emptied && !anew {
                 report
                     .broken
                     .push(format!("CAME BACK: {}: {}", path.escape_ascii(), show(after)));

@@ -21,7 +21,7 @@ pub(crate) enum Node {
     Link(Vec<u8>),
 }
 
-/// A node and, for files, its modification time in nanoseconds.
+/// A node and, for files and links, its modification time in nanoseconds.
 #[derive(Clone, Debug)]
 pub(crate) struct Found {
     pub(crate) node: Node,
@@ -40,14 +40,14 @@ pub(crate) fn snapshot(dir: &Path) -> Result<BTreeMap<Vec<u8>, Found>> {
             }
             let meta = fs::symlink_metadata(&path).with_context(|| format!("look at {}", path.display()))?;
             let relative = path.strip_prefix(dir)?.as_os_str().as_bytes().to_vec();
-            let mut mtime = None;
+            let time = i128::from(meta.mtime()) * 1_000_000_000 + i128::from(meta.mtime_nsec());
+            let mtime = Some(time).filter(|_| !meta.is_dir());
             let node = if meta.is_dir() {
                 open.push(path);
                 Node::Dir
             } else if meta.is_symlink() {
                 Node::Link(fs::read_link(&path)?.as_os_str().as_bytes().to_vec())
             } else {
-                mtime = Some(i128::from(meta.mtime()) * 1_000_000_000 + i128::from(meta.mtime_nsec()));
                 let bytes = fs::read(&path).with_context(|| format!("read {}", path.display()))?;
                 Node::File {
                     digest: *blake3::hash(&bytes).as_bytes(),
