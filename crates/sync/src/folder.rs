@@ -1,6 +1,7 @@
 //! One folder's truth: a thread that alone changes its HEAD and MAT. Findings, merges and applied plans reach
 //! it as events and leave it as one commit each. Never waits for the network.
 
+mod batch;
 mod commit;
 mod durable;
 mod hold;

@@ -17,8 +17,9 @@ use alike_core::tree::Overlay;
 use alike_core::view::{NewContent, Shown, summarize};
 use alike_store::{Commit, IndexRow, Reason, Snapshot};
 
+use super::batch::Batch;
 use super::rules::drop_ignored;
-use super::{Folder, Look, Problem, leaves_out, now_ms};
+use super::{Folder, Look, leaves_out, now_ms};
 use crate::error::Error;
 use crate::failpoint::point;
 use crate::ignore::Asker;
@@ -123,32 +124,17 @@ impl<'a> Draft<'a> {
 impl Folder {
     /// Commits a batch of findings.
     pub(super) fn found(&mut self, batch: Vec<Found>) -> Result<(), Error> {
-        // By path: where one batch has two findings of a path, the later look is the true one. Taken as two
-        // writes they would be each other's conflict.
-        let mut changed = BTreeMap::new();
-        let mut touched = Vec::new();
-        for found in batch {
-            match found {
-                Found::Changed(finding) => {
-                    changed.insert(finding.path.clone(), finding);
-                }
-                Found::Touched(finding) => touched.push(finding),
-                Found::Problem { path, reason, hint } => {
-                    self.scan_problems.insert(path, Problem { reason, hint });
-                }
-                Found::Unnamable { dir, name, reason } => {
-                    let reason = format!("{}: {reason}", name.escape_ascii());
-                    let hint = "rename it; everything else in the directory is synced".into();
-                    self.scan_problems.insert(dir, Problem { reason, hint });
-                }
-                // The scanner comes back to it by itself.
-                Found::Busy(_) => {}
-            }
-        }
+        let Batch {
+            mut changed,
+            mut touched,
+            problems,
+            unsure,
+        } = Batch::new(batch);
+        self.scan_problems.extend(problems);
+        unsure.into_iter().for_each(|path| self.dirty(path));
         if changed.is_empty() && touched.is_empty() {
             return Ok(());
         }
-        let mut changed: Vec<Finding> = changed.into_values().collect();
         let place = self.place.clone();
         let mut rules = place.rules();
         drop_ignored(&mut rules, &mut changed);
