@@ -221,8 +221,16 @@ impl Run<'_> {
             }
         }) {
             Ok(open) => open,
-            // What is above has changed: that is the news.
+            // What is above has changed: that is the news. Perhaps the index knows of that already, and of what was
+            // below it not yet.
             Err(e) if is_vanished(&e) && !dir.is_root() => {
+                if self.is_known_as_file(dir)? {
+                    for target in targets {
+                        let (Target::Path(path) | Target::Tree(path)) = target;
+                        let row = self.scan.snapshot.index(self.scan.folder, &path)?;
+                        self.gone(Gone::Path(path, row));
+                    }
+                }
                 let (above, _) = dir.split().expect("it is not the root");
                 return self.paths(buffer, &above, vec![Target::Path(dir.clone())]);
             }
@@ -255,6 +263,17 @@ impl Run<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Does the index have a file or link at a path or above it?
+    fn is_known_as_file(&self, path: &RelPath) -> Result<bool, ScanError> {
+        for at in std::iter::once(path.clone()).chain(path.ancestors()) {
+            let row = self.scan.snapshot.index(self.scan.folder, &at)?;
+            if row.is_some_and(|row| row.mat.value != Value::Dir) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Reads one directory and looks at its members.

@@ -251,6 +251,30 @@ fn things_change_their_kind() {
     assert_eq!(w.all().sorted(), ["- f/g", "l f", "l n"]);
 }
 
+/// A directory was replaced by a file from afar while its last member was removed by its user: the index knows the
+/// one, and not yet the other.
+#[test]
+fn what_the_index_has_below_a_file_is_gone() {
+    let w = World::new();
+    w.f.put("d/x", "one");
+    w.f.put("d/deep/y", "two");
+    w.settle();
+    std::fs::remove_dir_all(w.f.dir.path().join("d")).unwrap();
+    w.f.put("d", "a file");
+    let mut outcome = w.path("d");
+    outcome
+        .found
+        .retain(|found| matches!(found, Found::Changed(finding) if finding.seen.is_some()));
+    assert_eq!(outcome.lines(), ["f d"]);
+    w.learn(&outcome);
+
+    assert_eq!(w.path("d/x").sorted(), ["- d/x"]);
+    w.learn(&w.path("d/x"));
+    assert_eq!(w.path("d/deep/y").lines(), ["- d/deep/y", "- d/deep"]);
+    w.learn(&w.path("d/deep/y"));
+    assert!(w.path("d/deep/y").found.is_empty());
+}
+
 #[test]
 fn links_are_values() {
     let w = World::new();
