@@ -37,7 +37,7 @@ fn way(point: &str) -> Way {
     match point {
         "engine.stopping" | "engine.closed" => Way::Stop,
         "fetch.big.note" | "fetch.big.noted" => Way::Notes,
-        "move.steps" | "move.steps.put" => Way::Steps,
+        "move.away" | "move.steps" | "move.steps.put" => Way::Steps,
         "move.unexpected" | "move.open" | "move.swapped" | "move.back" | "recover.back" => Way::Edits,
         _ if point.starts_with("recover.") => Way::Recovery,
         _ if point.starts_with("pair.") || point.starts_with("track.") => Way::Pairing,
@@ -226,7 +226,7 @@ impl Pair {
                     assert!(self.falls(is_left), "to recover, it has to crash first");
                     kill
                 }
-                Way::Steps => format!("move.exchange=errors;{kill}"),
+                Way::Steps => format!("move.exchange=errors;move.rename=errors;{kill}"),
                 Way::Notes | Way::Pairing | Way::Edits => unreachable!("they are elsewhere"),
             };
             self.side(is_left).launch(&plan);
@@ -356,5 +356,5 @@ fn each_way_to_a_point_is_gone() {
     let points = fail_points();
     let of = |wanted| points.iter().filter(|point| way(point) == wanted).count();
     assert_eq!((of(Way::Notes), of(Way::Edits)), (2, 5));
-    assert!(of(Way::Changes) > 40 && of(Way::Recovery) == 6 && of(Way::Stop) == 2 && of(Way::Steps) == 2);
+    assert!(of(Way::Changes) > 40 && of(Way::Recovery) == 6 && of(Way::Stop) == 2 && of(Way::Steps) == 3);
 }

@@ -85,6 +85,8 @@ pub(crate) fn gather(
     limit: usize,
     skip: &HashSet<RelPath>,
 ) -> Result<Planned, Error> {
+    // HEAD may want at another path what was displaced.
+    place.root.keep_left();
     let snapshot = place.store.snapshot()?;
     let head = snapshot.head(place.key)?;
     if !head.scanned {

@@ -13,6 +13,7 @@ mod lease;
 mod moves;
 mod object;
 mod own;
+mod rename;
 mod spelling;
 mod sys;
 mod temp;
@@ -24,8 +25,8 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, OnceLock};
 
 use alike_core::path::{Name, RelPath};
 use alike_core::record::Value;
@@ -182,8 +183,13 @@ pub(crate) struct Root {
     keeps_exec: OnceLock<bool>,
     temp_seed: u64,
     temp_count: AtomicU64,
+    /// Displaced versions in `.alike/tmp` that could not be kept yet, by name.
+    left: Mutex<Vec<Vec<u8>>>,
     #[cfg(test)]
     meanwhile: moves::Meanwhile,
+    /// … between the second name of what is taken away and the end of the first.
+    #[cfg(test)]
+    between_names: moves::Meanwhile,
 }
 
 /// Which calls the kernel and the file system have; what they lack is done in another way.
@@ -233,8 +239,11 @@ impl Root {
             keeps_exec: OnceLock::new(),
             temp_seed: temp::seed(),
             temp_count: AtomicU64::new(0),
+            left: Mutex::default(),
             #[cfg(test)]
             meanwhile: Default::default(),
+            #[cfg(test)]
+            between_names: Default::default(),
         })
     }
 
@@ -353,8 +362,11 @@ impl Root {
             },
             temp_seed: temp::seed(),
             temp_count: AtomicU64::new(0),
+            left: Mutex::default(),
             #[cfg(test)]
             meanwhile: Default::default(),
+            #[cfg(test)]
+            between_names: Default::default(),
         })
     }
 

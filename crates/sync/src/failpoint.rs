@@ -89,6 +89,7 @@ mod armed {
         "move.swapped",
         "move.back",
         "move.remove",
+        "move.away",
         "move.taken",
         "move.removed",
         "move.steps",

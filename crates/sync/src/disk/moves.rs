@@ -23,6 +23,16 @@ mod tests;
 pub(super) struct Meanwhile(std::sync::Mutex<std::collections::VecDeque<Box<dyn FnOnce() + Send>>>);
 
 #[cfg(test)]
+impl Meanwhile {
+    pub(super) fn act(&self) {
+        let act = self.0.lock().expect("not poisoned").pop_front();
+        if let Some(act) = act {
+            act();
+        }
+    }
+}
+
+#[cfg(test)]
 impl std::fmt::Debug for Meanwhile {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Meanwhile")
@@ -50,7 +60,7 @@ impl Root {
             })?;
         point("move.created");
         if place.is_respelled() {
-            self.rename_new(&place.dir, place.name.as_bytes(), &tmp, temp)
+            self.rename_away(&place, &tmp, temp)
                 .map_err(|errno| failed("take back", path, errno))?;
             return Err(MoveError::Unsupported(RESPELLED.to_owned()));
         }
@@ -92,13 +102,14 @@ impl Root {
             };
         }
         point("move.exchanged");
-        let out = self.temp_stat(&tmp, &aside, path)?;
-        if !out.is_same_but_renamed(&before) {
+        // What cannot be looked at may be anybody's: it goes back too.
+        let out = self.temp_stat(&tmp, &aside, path);
+        if !matches!(&out, Ok(out) if out.is_same_but_renamed(&before)) {
             point("move.unexpected");
             self.meanwhile();
             self.swap_back(&tmp, &aside, &place, &ours, temp);
             point("move.back");
-            return Err(MoveError::Changed);
+            return Err(out.err().unwrap_or(MoveError::Changed));
         }
         // Whoever opened it before the exchange would write into what is displaced; by now nobody can any more.
         if lease::is_being_written(&tmp, &aside) {
@@ -231,32 +242,6 @@ impl Root {
         landed(&place, &wanted)
     }
 
-    /// Renames, unless something has the new name already.
-    pub(super) fn rename_new(&self, from: &Dir, name: &[u8], to: &Dir, new: &[u8]) -> rustix::io::Result<()> {
-        if Ways::has(&self.ways.no_replace) {
-            let renamed = may_fail("move.rename")
-                .map_err(|_| Errno::INVAL)
-                .and_then(|()| sys::renameat_with(from, name, to, new, RenameFlags::NOREPLACE));
-            match renamed {
-                Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {}
-                other => return other,
-            }
-        }
-        // A second name, then the first one goes: also never over what is there.
-        match sys::linkat(from, name, to, new, AtFlags::empty()) {
-            Ok(()) => {}
-            Err(Errno::PERM | Errno::NOSYS) => return Err(Errno::OPNOTSUPP),
-            Err(errno) => return Err(errno),
-        }
-        let old = sys::statat(to, new, AtFlags::SYMLINK_NOFOLLOW)?;
-        match sys::statat(from, name, AtFlags::SYMLINK_NOFOLLOW) {
-            // Only the name that still means the same file: a save may have put another one there.
-            Ok(now) if now.st_ino == old.st_ino => sys::unlinkat(from, name, AtFlags::empty()),
-            Ok(_) | Err(Errno::NOENT) => Ok(()),
-            Err(errno) => Err(errno),
-        }
-    }
-
     /// Where names cannot be exchanged: the old one is moved away, then the new one moved in. The path is
     /// empty for a moment, but nothing is lost whatever happens in it.
     fn replace_in_steps(
@@ -293,7 +278,7 @@ impl Root {
     /// Renames what is at the place to a name that is never removed, if it is what it was `before`.
     fn take_aside(&self, tmp: &Dir, place: &Place, before: &Stat) -> Result<Vec<u8>, MoveError> {
         let aside = self.aside_of(&place.path);
-        self.rename_new(&place.dir, place.name.as_bytes(), tmp, &aside)
+        self.rename_away(place, tmp, &aside)
             .map_err(|errno| match (errno, place.stat()) {
                 (Errno::NOENT | Errno::NOTDIR, _) => MoveError::Changed,
                 // Not every way of moving can move a directory.
@@ -301,24 +286,24 @@ impl Root {
                 (errno, _) => failed("move away", &place.path, errno),
             })?;
         point("move.taken");
-        let out = tmp
-            .stat(&aside)
-            .map_err(|source| io_failed("look at", &place.path, source))?;
-        let is_it = out.is_some_and(|out| out.is_same_but_renamed(before));
+        let out = tmp.stat(&aside);
+        let is_it = matches!(&out, Ok(Some(out)) if out.is_same_but_renamed(before));
         if is_it && !lease::is_being_written(tmp, &aside) {
             return Ok(aside);
         }
         self.meanwhile();
-        Err(match self.put_back(tmp, &aside, place) {
-            Ok(()) if is_it => MoveError::BeingWritten,
+        Err(match (self.put_back(tmp, &aside, place), out) {
+            (Ok(()), _) if is_it => MoveError::BeingWritten,
+            // What cannot be looked at may be anybody's: it went back too.
+            (Ok(()), Err(source)) => io_failed("look at", &place.path, source),
             // Whoever has taken its place overwrote a version of his own.
-            Ok(()) | Err(Errno::EXIST) => MoveError::Changed,
-            Err(_) => MoveError::Displaced,
+            (Ok(()) | Err(Errno::EXIST), _) => MoveError::Changed,
+            (Err(_), _) => MoveError::Displaced,
         })
     }
 
     /// Puts what was taken aside back. If its place is taken by now it goes beside it, or is kept as an object.
-    fn put_back(&self, tmp: &Dir, aside: &[u8], place: &Place) -> rustix::io::Result<()> {
+    pub(super) fn put_back(&self, tmp: &Dir, aside: &[u8], place: &Place) -> rustix::io::Result<()> {
         let put = self.rename_new(tmp, aside, &place.dir, place.name.as_bytes());
         if let Err(errno) = put
             && !(errno == Errno::EXIST && self.put_beside(tmp, aside, place))
@@ -332,18 +317,17 @@ impl Root {
     /// Undoes an exchange that brought out what was not expected, until what it brings out is what we had put
     /// there: everything else is newer than what we hold. Ours gets its name `temp` again.
     fn swap_back(&self, tmp: &Dir, aside: &[u8], place: &Place, ours: &Stat, temp: &[u8]) {
-        let mut put = ours.fingerprint.ino;
+        let mut put = Some(ours.fingerprint.ino);
         for _ in 0..SWAP_TRIES {
-            let Ok(Some(held)) = tmp.stat(aside) else { break };
+            let held = tmp.stat(aside);
             match exchange(tmp, aside, place) {
                 Ok(()) => {}
                 // Ours was removed: what we hold goes back all the same.
                 Err(Errno::NOENT) => match self.rename_new(tmp, aside, &place.dir, place.name.as_bytes()) {
                     Ok(()) => return,
-                    Err(Errno::EXIST) => continue,
-                    Err(_) => break,
+                    Err(_) => continue,
                 },
-                Err(_) => break,
+                Err(_) => continue,
             }
             point("move.swapped");
             let Ok(Some(out)) = tmp.stat(aside) else { break };
@@ -351,10 +335,10 @@ impl Root {
                 self.give_back(tmp, aside, temp);
                 return;
             }
-            if out.fingerprint.ino == put {
+            if Some(out.fingerprint.ino) == put {
                 break;
             }
-            put = held.fingerprint.ino;
+            put = held.ok().flatten().map(|held| held.fingerprint.ino);
         }
         // What we hold now is not ours, or was written to: it is no temporary file any more.
         self.keep_whatever(tmp, aside);
@@ -367,36 +351,24 @@ impl Root {
         }
     }
 
-    /// Keeps what was displaced and is known to be `value`. If that fails it stays in `.alike/tmp`, under a
-    /// name that is never removed.
+    /// Keeps what was displaced and is known to be `value`.
     fn keep_displaced_as(&self, tmp: &Dir, aside: &[u8], value: &Value) {
-        let kept = match value {
-            Value::File { digest, .. } => self.keep_as(tmp, aside, digest),
+        match value {
+            Value::File { digest, .. } => self.or_later(aside, self.keep_as(tmp, aside, digest)),
             // The target is in the record; nothing else is in a link.
             Value::Symlink { .. } => {
-                sys::unlinkat(tmp, aside, AtFlags::empty()).map_err(std::io::Error::from)
+                if let Err(errno) = sys::unlinkat(tmp, aside, AtFlags::empty()) {
+                    tracing::warn!(%errno, "a displaced link stays in .alike/tmp");
+                }
             }
-            Value::Dir => Ok(()),
-        };
-        if let Err(error) = kept {
-            tracing::warn!(%error, "a displaced version stays in .alike/tmp for now");
-        }
-    }
-
-    /// Keeps a file whose content nobody has looked at. A link or directory stays where it is.
-    fn keep_whatever(&self, tmp: &Dir, aside: &[u8]) {
-        if let Err(error) = self.keep_as_found(tmp, aside) {
-            tracing::warn!(name = %aside.escape_ascii(), %error, "a displaced version stays in .alike/tmp");
+            Value::Dir => {}
         }
     }
 
     /// Where tests let somebody else act, in the middle of a move.
     #[cfg(test)]
     fn meanwhile(&self) {
-        let act = self.meanwhile.0.lock().expect("not poisoned").pop_front();
-        if let Some(act) = act {
-            act();
-        }
+        self.meanwhile.act();
     }
 
     #[cfg(not(test))]

@@ -83,7 +83,14 @@ impl Root {
         if create {
             flags |= OFlags::CREATE;
         }
-        let fd = sys::openat(self.tmp()?, name, flags, Mode::RUSR | Mode::WUSR)?;
+        let tmp = self.tmp()?;
+        let open = || sys::openat(&tmp, name, flags, Mode::RUSR | Mode::WUSR);
+        let fd = open()?;
+        if sys::fstat(&fd)?.st_nlink > 1 {
+            // A move was cut off between its two names: by the other one it is a user's file.
+            sys::unlinkat(&tmp, name, AtFlags::empty())?;
+            return Ok(File::from(open()?));
+        }
         Ok(File::from(fd))
     }
 
@@ -186,6 +193,33 @@ impl Root {
             }
         }
         Ok(())
+    }
+
+    /// What could not be kept when it was displaced is kept now, if that is possible by now.
+    pub(crate) fn keep_left(&self) {
+        let left = std::mem::take(&mut *self.left.lock().expect("not poisoned"));
+        if left.is_empty() {
+            return;
+        }
+        let Ok(tmp) = self.tmp() else {
+            self.left.lock().expect("not poisoned").extend(left);
+            return;
+        };
+        left.iter().for_each(|name| self.keep_whatever(&tmp, name));
+    }
+
+    /// Keeps a file whose content nobody has looked at; later, if that fails. A link or directory stays where it is.
+    pub(super) fn keep_whatever(&self, tmp: &Dir, aside: &[u8]) {
+        if !matches!(tmp.stat(aside), Ok(Some(stat)) if stat.kind != Kind::File) {
+            self.or_later(aside, self.keep_as_found(tmp, aside).map(drop));
+        }
+    }
+
+    /// What cannot be kept now keeps its name, which is never removed, and is tried again.
+    pub(super) fn or_later(&self, aside: &[u8], kept: io::Result<()>) {
+        let Err(error) = kept else { return };
+        tracing::warn!(name = %aside.escape_ascii(), %error, "a displaced version stays in .alike/tmp for now");
+        self.left.lock().expect("not poisoned").push(aside.to_vec());
     }
 
     /// Copies the content of a local file into a new temporary file (cloned where the file system can), and

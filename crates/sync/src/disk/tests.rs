@@ -315,6 +315,21 @@ fn special_things_are_told_and_not_opened() {
     assert!(matches!(f.root.mkdir(&rel("sock")), Err(MoveError::Changed)));
 }
 
+/// A move that gives a file its second name and is killed before it takes the first one.
+#[test]
+fn a_temporary_file_that_is_a_users_by_now_is_not_written() {
+    let f = folder();
+    f.root
+        .temp_named(b"big", true)
+        .unwrap()
+        .write_all(b"whole")
+        .unwrap();
+    fs::hard_link(f.at(".alike/tmp/big"), f.at("a")).unwrap();
+    f.root.temp_named(b"big", true).unwrap().write_all(b"X").unwrap();
+    assert_eq!(f.get("a"), b"whole");
+    assert_eq!(f.get(".alike/tmp/big"), b"X");
+}
+
 #[test]
 fn hashing_sees_one_moment_of_a_file() {
     let f = folder();

@@ -113,6 +113,7 @@ fn stat_of(sim: &Sim, disk: &Disk, node: Oid) -> Stat {
         Kind::Symlink => attr.target.len() as _,
         Kind::Dir | Kind::Fifo => 0,
     };
+    stat.st_nlink = disk.links(node) as _;
     stat.st_uid = 1000;
     stat.st_gid = 1000;
     stat.st_mtime = attr.mtime.div_euclid(1_000_000_000) as _;
@@ -424,11 +425,8 @@ pub(crate) fn renameat_with<P: Arg, Q: Arg, F: AsFd, G: AsFd>(
     let (name, new) = (bytes_of(path)?, bytes_of(new)?);
     let ways = &sim.machines[machine].ways;
     let exchange = flags.contains(RenameFlags::EXCHANGE);
-    assert!(
-        exchange || flags.contains(RenameFlags::NOREPLACE),
-        "a rename of alike's spares what is there"
-    );
-    if (exchange && !ways.exchange) || (!exchange && !ways.no_replace) {
+    let spares = flags.contains(RenameFlags::NOREPLACE);
+    if (exchange && !ways.exchange) || (spares && !ways.no_replace) {
         return Err(Errno::INVAL);
     }
     sim.point(machine, if exchange { "exchange" } else { "rename" })?;
@@ -448,7 +446,21 @@ pub(crate) fn renameat_with<P: Arg, Q: Arg, F: AsFd, G: AsFd>(
             above = d.parent(at);
         }
         match (d.child(to, &new), exchange) {
-            (Some(_), false) => Err(Errno::EXIST),
+            (Some(_), false) if spares => Err(Errno::EXIST),
+            (Some(there), false) => {
+                // Over what is there: only a directory, and that over an empty one.
+                let is_dir = |node| d.kind(node) == Kind::Dir;
+                assert!(is_dir(found), "a rename of alike's spares what is there");
+                match is_dir(there) {
+                    true if d.nodes[&there].entries.is_empty() => {
+                        d.unlink(to, &new, now);
+                        d.rename(from, &name, to, &new, now);
+                        Ok(())
+                    }
+                    true => Err(Errno::NOTEMPTY),
+                    false => Err(Errno::NOTDIR),
+                }
+            }
             (None, false) => {
                 d.rename(from, &name, to, &new, now);
                 Ok(())

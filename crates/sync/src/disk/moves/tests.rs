@@ -12,6 +12,11 @@ fn then(f: &Folder, act: impl FnOnce() + Send + 'static) {
     f.root.meanwhile.0.lock().unwrap().push_back(Box::new(act));
 }
 
+/// The same, where something has just got its second name and has not lost its first one.
+fn then_between(f: &Folder, act: impl FnOnce() + Send + 'static) {
+    f.root.between_names.0.lock().unwrap().push_back(Box::new(act));
+}
+
 /// With all calls, and with those of old kernels and other file systems.
 fn all_ways(test: impl Fn(&Folder)) {
     for (no_replace, exchange) in [(true, true), (true, false), (false, false)] {
@@ -416,4 +421,63 @@ fn an_edit_whose_place_became_a_directory_meanwhile_is_beside_it() {
         assert_eq!(f.get(beside), b"edited");
         assert_eq!(f.temps(), 0);
     });
+}
+
+/// Where a file gets a second name and then loses its first one, somebody may save between the two.
+#[test]
+fn what_is_saved_while_the_old_version_is_taken_away_stays() {
+    for replace in [false, true] {
+        let f = folder();
+        f.root.ways.no_replace.store(false, Ordering::Relaxed);
+        f.root.ways.exchange.store(false, Ordering::Relaxed);
+        f.put("a", "old");
+        let expect = f.expect("a");
+        let temp = f.temp("new");
+        let (a, b) = (f.at("a"), f.at("b"));
+        then_between(&f, move || {
+            fs::write(&b, "saved").unwrap();
+            fs::rename(&b, &a).unwrap();
+        });
+        if replace {
+            let replaced = f.root.replace(&temp, &rel("a"), &expect);
+            assert!(matches!(replaced, Err(MoveError::Displaced)), "{replaced:?}");
+        } else {
+            f.root.remove(&rel("a"), &expect).unwrap();
+        }
+        assert_eq!(f.get("a"), b"saved");
+        assert_eq!(f.object("old").unwrap(), b"old");
+    }
+}
+
+#[test]
+fn a_directory_made_in_that_moment_goes_back_as_it_is() {
+    let f = folder();
+    f.root.ways.no_replace.store(false, Ordering::Relaxed);
+    f.put("a", "old");
+    let expect = f.expect("a");
+    let a = f.at("a");
+    then_between(&f, move || {
+        fs::remove_file(&a).unwrap();
+        fs::create_dir(&a).unwrap();
+        fs::write(a.join("member"), "member").unwrap();
+    });
+    f.root.remove(&rel("a"), &expect).unwrap();
+    assert_eq!(f.get("a/member"), b"member");
+    assert_eq!(f.object("old").unwrap(), b"old");
+}
+
+#[test]
+fn what_cannot_be_kept_at_once_is_kept_later() {
+    let f = folder();
+    f.put("a", "old");
+    let hex = Digest::of(b"old").to_hex();
+    let shard = format!(".alike/objects/{}", &hex[..2]);
+    f.put(&shard, "in the way");
+    f.root.remove(&rel("a"), &f.expect("a")).unwrap();
+    f.root.keep_left();
+    assert_eq!((f.temps(), f.at("a").exists()), (1, false));
+    fs::remove_file(f.at(&shard)).unwrap();
+    f.root.keep_left();
+    assert_eq!(f.object("old").unwrap(), b"old");
+    assert_eq!(f.temps(), 0);
 }
