@@ -96,6 +96,8 @@ pub(crate) struct Sim {
     /// Looks are going on at which nothing happens.
     quiet: Cell<bool>,
     dying: Cell<Option<End>>,
+    /// The last call was a move: what fails now leaves it half done.
+    moved: Cell<bool>,
     step: Cell<u64>,
     log: RefCell<Vec<String>>,
     digest: Cell<u64>,
@@ -133,6 +135,7 @@ impl Sim {
             fuse: Cell::new(None),
             quiet: Cell::new(false),
             dying: Cell::new(None),
+            moved: Cell::new(false),
             step: Cell::new(0),
             log: RefCell::default(),
             digest: Cell::new(0xcbf2_9ce4_8422_2325),
@@ -218,7 +221,8 @@ impl Sim {
             self.meddle(machine, what);
             self.meddled.set(false);
         }
-        if weather.errors > 0 && self.rng(|r| r.permille(weather.errors)) {
+        let errors = weather.errors * if self.moved.replace(moves) { 15 } else { 1 };
+        if errors > 0 && self.rng(|r| r.permille(errors)) {
             let errors = match what {
                 "openat to make" | "mkdirat" | "symlinkat" | "rename" | "exchange" | "linkat" => {
                     &[Errno::IO, Errno::NOSPC, Errno::ACCESS, Errno::DQUOT][..]

@@ -162,6 +162,18 @@ impl Books {
             .any(|d| d.is_within(path) || path.is_within(d))
     }
 
+    /// Bytes outlived a power cut and the times of when they were written did not: nobody sees that the versions are
+    /// gone that a user had at this path before.
+    pub(super) fn times_went_back(&mut self, machine: usize, path: &RelPath) {
+        let own = self
+            .writes
+            .iter()
+            .filter(|w| w.machine == machine && w.path == *path);
+        for key in own.map(|w| w.key).collect::<Vec<_>>() {
+            self.excuse(&key);
+        }
+    }
+
     /// The power was cut: what lies there now is as if the medium had written and removed it. Returns what changed.
     pub(super) fn power_cut(&mut self, machine: usize, before: &Tree, after: &Tree) -> Vec<RelPath> {
         let mut changed = Vec::new();

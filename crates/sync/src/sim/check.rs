@@ -218,7 +218,7 @@ impl Sim {
             let in_doubt =
                 |w: &usize| twice(w) || books.writes[*w].excused || books.is_doubtful(&books.writes[*w].path);
             assert!(
-                !writes.iter().all(killed) || writes.iter().any(in_doubt),
+                !writes.iter().all(killed) || writes.iter().any(in_doubt) || books.is_doubtful(path),
                 "came back: {:?} at {path}",
                 books.name(key)
             );

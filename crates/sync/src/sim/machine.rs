@@ -343,6 +343,11 @@ impl Sim {
         for path in changed {
             self.note(format_args!("m{machine}: the power cut changed {path}"));
         }
+        for (path, print) in here.disk.borrow().prints() {
+            if prints.get(&path).is_some_and(|before| *before != print) {
+                self.books.borrow_mut().times_went_back(machine, &path);
+            }
+        }
         self.check_durable(machine, (&before, &prints), &after);
     }
 }

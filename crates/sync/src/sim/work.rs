@@ -262,10 +262,6 @@ impl Sim {
                 let outcome = outcomes.as_ref().map(|o| o[i]);
                 self.note(format_args!("m{machine}: applied {path}: {outcome:?}"));
                 process.fetching.borrow_mut().remove(&path);
-                if outcome == Some(crate::apply::Outcome::Failed) {
-                    // An error in the middle of a move: nobody can say what was seen there since.
-                    self.books.borrow_mut().doubt(&path);
-                }
             }
         }
     }
