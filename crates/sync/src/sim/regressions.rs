@@ -166,3 +166,24 @@ fn what_is_written_in_a_directory_that_moved_is_not_found_at_its_old_path() {
         }
     }
 }
+
+/// A directory went that others had removed, after its user had removed the last member: no scan looked for what the
+/// index had below it, and the member stayed to be removed for ever.
+#[test]
+fn what_the_index_has_in_a_directory_that_went_goes_with_it() {
+    let sim = two(true);
+    sim.put(0, "d/f", "a file");
+    sim.look(0);
+    sim.rest();
+    sim.remove(0, &rel("d"));
+    sim.look(0);
+    sim.merge();
+    sim.catch_up(1);
+    sim.remove(1, &rel("d/f"));
+    sim.machines[1].disk.borrow_mut().hints.clear();
+    sim.plan(1, 10);
+    sim.on(1, || while sim.folder_step(1) {});
+    sim.process(1).expect("it runs").dirty.borrow_mut().clear();
+    sim.rest();
+    assert!(sim.machines[1].tree().is_empty());
+}
