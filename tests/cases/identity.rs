@@ -1,5 +1,5 @@
 //! State directories that are put back from a backup, copied or lost: a device never says again what it said before,
-//! and nothing is lost. Never has two engines with one key at work at once.
+//! and nothing is lost. Never has two engines with one key at work at once: `at_once` has.
 
 use std::fs;
 use std::path::{Path, PathBuf};

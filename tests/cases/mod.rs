@@ -1,5 +1,6 @@
 //! The cases, one file a subject; each test is named for what it shows. Holds no helpers: those are in `harness`.
 
+mod at_once;
 mod bad_dirs;
 mod bad_tickets;
 mod clashes;

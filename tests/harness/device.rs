@@ -34,8 +34,13 @@ pub(crate) struct Device {
     bin: PathBuf,
     env: Vec<(String, OsString)>,
     nobody: bool,
+    /// Where its engine finds its corner: on a machine of its own, which has that name for it.
+    machine: Option<PathBuf>,
     engine: Option<Child>,
 }
+
+/// Runs a program where a directory (the first argument) is found at another's place (the second), for it alone.
+const ON_A_MACHINE: &str = r#"mount --bind "$1" "$2" && shift 2 && exec "$@""#;
 
 impl Device {
     /// A device below `corner`, which must exist. With `nobody`, everything of it runs without privileges.
@@ -48,6 +53,7 @@ impl Device {
             bin,
             env: Vec::new(),
             nobody,
+            machine: None,
             engine: None,
         };
         device.hand_over();
@@ -62,6 +68,11 @@ impl Device {
     /// Sets a variable for every later command and engine; an empty value removes it.
     pub(crate) fn set_env(&mut self, key: &str, value: impl Into<OsString>) {
         self.env.push((key.to_owned(), value.into()));
+    }
+
+    /// Lets its engine run as if its corner were `place`: as on a machine that is a copy of another. Only root can.
+    pub(crate) fn stand_at(&mut self, place: &Path) {
+        self.machine = Some(place.to_owned());
     }
 
     /// Gives all that the test made in this device's corner to the user that the device runs as.
@@ -179,7 +190,7 @@ impl Device {
     /// Starts the engine by another command line.
     #[track_caller]
     pub(crate) fn start_with(&mut self, args: &[&str]) {
-        self.spawn(self.command(args));
+        self.spawn(self.on_its_machine(self.command(args)));
         eventually(&format!("the engine of {} answers", self.name), LONG, || {
             let child = self.engine.as_mut().expect("just started");
             if let Some(status) = child.try_wait().expect("wait") {
@@ -199,7 +210,24 @@ impl Device {
     pub(crate) fn launch(&mut self, plan: &str) {
         let mut command = self.command(["watch"]);
         command.env("ALIKE_FAIL", plan);
-        self.spawn(command);
+        self.spawn(self.on_its_machine(command));
+    }
+
+    /// The same command, where this device has a machine of its own.
+    fn on_its_machine(&self, command: Command) -> Command {
+        let Some(place) = &self.machine else {
+            return command;
+        };
+        let mut there = Command::new("unshare");
+        there.args(["--mount", "sh", "-c", ON_A_MACHINE, "sh"]);
+        there.args([&self.corner, place]);
+        there.arg(command.get_program()).args(command.get_args());
+        there
+            .current_dir(&self.corner)
+            .stdin(Stdio::null())
+            .env_clear()
+            .envs(command.get_envs().filter_map(|(key, value)| Some((key, value?))));
+        there
     }
 
     /// Has the engine killed itself at a fail point? Any other end fails the test.

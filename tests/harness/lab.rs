@@ -46,6 +46,18 @@ impl Lab {
         Device::new(name, self.corner(name), sync_binary(), false)
     }
 
+    /// A device whose corner is at `corner` in this place; what is there stays.
+    pub(crate) fn device_at(&self, name: &str, corner: &str) -> Device {
+        let corner = self.path(corner);
+        std::fs::create_dir_all(&corner).expect("make the corner");
+        Device::new(
+            name,
+            corner.canonicalize().expect("just made"),
+            sync_binary(),
+            false,
+        )
+    }
+
     /// A device with its engine started.
     pub(crate) fn running(&self, name: &str) -> Device {
         let mut device = self.device(name);

@@ -81,6 +81,31 @@ impl Image {
         }
         Some(Self(path.to_owned()))
     }
+
+    /// Another one with everything that is in it, down to the numbers of inodes and the times at which they were made.
+    pub(crate) fn clone_to(&self, path: impl AsRef<Path>, make: Make) -> Self {
+        let path = path.as_ref();
+        std::fs::create_dir_all(path).expect("make the mount point");
+        let (from, to) = (self.0.with_extension("image"), path.with_extension("image"));
+        call("fsfreeze", &["--freeze", &self.0.to_string_lossy()]);
+        let copied = Command::new("cp")
+            .arg("--sparse=always")
+            .args([&from, &to])
+            .status();
+        call("fsfreeze", &["--unfreeze", &self.0.to_string_lossy()]);
+        assert!(copied.is_ok_and(|status| status.success()), "cp of an image");
+        let args: Vec<_> = make.mount[1..]
+            .iter()
+            .map(|arg| (*arg).into())
+            .chain([to, path.to_owned()])
+            .collect();
+        let mounted = Command::new(make.mount[0]).args::<_, PathBuf>(args).status();
+        assert!(
+            mounted.is_ok_and(|status| status.success()),
+            "the first was mounted too"
+        );
+        Self(path.to_owned())
+    }
 }
 
 /// Bytes of a file system in a file: XFS makes no smaller ones than 300 MiB. Hardly any of it is ever written.

@@ -26,6 +26,9 @@ pub enum Error {
     /// A tree could not be read.
     #[error("the database is incomplete: {0}")]
     Tree(#[from] alike_core::tree::TreeError),
+    /// Another engine syncs this very directory.
+    #[error("{} is synced by another engine already, with another state directory", .0.display())]
+    Taken(PathBuf),
     /// A folder's directory failed.
     #[error(transparent)]
     Disk(#[from] DiskError),

@@ -6,7 +6,7 @@ use std::io::{Read, Write};
 use std::path::Path;
 
 use alike_core::path::OWN_DIR;
-use rustix::fs::{AtFlags, Mode, OFlags};
+use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::{Dir, DiskError, Root, sys};
@@ -23,6 +23,10 @@ const GITIGNORE: &str = ".gitignore";
 const MARKER_LEN: usize = 33;
 
 const PRIVATE: Mode = Mode::RWXU;
+
+/// A folder that no other engine touches as long as this is there.
+#[derive(Debug)]
+pub(crate) struct Taken(#[expect(dead_code, reason = "its lock ends with it")] Option<Dir>);
 
 /// Why there is no marker to be had.
 enum NoMarker {
@@ -127,6 +131,23 @@ impl Root {
             )),
             Err(Errno::NOENT) => Err(format!("{path} is gone")),
             Err(errno) => Err(format!("{path} cannot be looked at: {errno}")),
+        }
+    }
+
+    /// Takes the folder for this engine alone, as long as what comes of it is kept: two that know nothing of each other
+    /// would take each other's temporary files for their own. `None`: another has it. Where nobody can tell (network file
+    /// systems do not lock directories) everybody has it.
+    pub(crate) fn take(&self) -> Option<Taken> {
+        let Ok(own) = self.own_dir(OWN_DIR) else {
+            return Some(Taken(None));
+        };
+        match sys::flock(&own, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Some(Taken(Some(own))),
+            Err(Errno::WOULDBLOCK) => None,
+            Err(errno) => {
+                tracing::debug!(%errno, "the folder cannot be locked");
+                Some(Taken(None))
+            }
         }
     }
 

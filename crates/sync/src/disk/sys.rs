@@ -3,8 +3,8 @@
 
 #[cfg(not(test))]
 pub(super) use rustix::fs::{
-    fchmod, fchown, fstat, fstatvfs, fsync, futimens, linkat, mkdirat, open, openat, openat2, readlinkat,
-    renameat_with, stat, statat, symlinkat, syncfs, unlinkat, utimensat,
+    fchmod, fchown, flock, fstat, fstatvfs, fsync, futimens, linkat, mkdirat, open, openat, openat2,
+    readlinkat, renameat_with, stat, statat, symlinkat, syncfs, unlinkat, utimensat,
 };
 
 #[cfg(not(test))]
@@ -12,6 +12,10 @@ pub(super) use real::{dup, entries, file_system, keeps_exec, quietly};
 
 #[cfg(not(test))]
 pub(super) use super::lease::probe as is_being_written;
+
+/// One simulated machine never has two engines.
+#[cfg(test)]
+pub(super) use rustix::fs::flock;
 
 #[cfg(test)]
 pub(super) use crate::sim::calls::{

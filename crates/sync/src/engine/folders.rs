@@ -16,7 +16,7 @@ use tokio::time::Instant;
 
 use super::{Engine, Event, short};
 use crate::control::FolderRef;
-use crate::disk::Root;
+use crate::disk::{Root, Taken};
 use crate::error::Error;
 use crate::failpoint::point;
 use crate::fetch::Puller;
@@ -26,6 +26,12 @@ use crate::serve::ServedFolder;
 
 /// A folder that could not be opened is tried again this often.
 const REOPEN: Duration = Duration::from_secs(2);
+
+/// What to do about a root that cannot be used.
+pub(super) const ROOT_GONE: &str =
+    "bring the directory back (is its disk mounted?); until then nothing is sent or applied";
+/// What to do about another engine in the same directory.
+const ONE_ENGINE: &str = "let only one of them have it: stop the other one (`sync stop` with its ALIKE_HOME), or choose another directory";
 
 /// A folder: running, or waiting for its root to come back.
 pub(super) enum Slot {
@@ -44,12 +50,15 @@ pub(super) struct OpenFolder {
     pub(super) grants: HashMap<EndpointId, Grant>,
     pub(super) retries: HashMap<EndpointId, Instant>,
     forward: tokio::task::JoinHandle<()>,
+    taken: Taken,
 }
 
 /// A folder whose root cannot be used now.
 pub(super) struct ClosedFolder {
     pub(super) row: FolderRow,
     pub(super) reason: String,
+    /// What to do about it.
+    pub(super) hint: &'static str,
     retry: Instant,
 }
 
@@ -89,6 +98,7 @@ impl Slot {
                 puller,
                 mut scanner,
                 mut thread,
+                taken,
                 ..
             } = *folder;
             forward.abort();
@@ -99,6 +109,7 @@ impl Slot {
                 thread.stop();
             });
             let _ = ended.await;
+            drop(taken);
         }
     }
 }
@@ -110,15 +121,20 @@ impl Engine {
         let slot = match short(|| self.start_folder(&row)) {
             Ok(folder) => Slot::Open(Box::new(folder)),
             Err(error) => {
+                let hint = match &error {
+                    Error::Taken(_) => ONE_ENGINE,
+                    _ => ROOT_GONE,
+                };
                 let reason = error.to_string();
                 let known = matches!(self.folders.get(&key), Some(Slot::Closed(old)) if old.reason == reason);
                 if !known {
-                    let message = format!("{reason}; nothing is sent or applied until it is back");
+                    let message = format!("{reason}; {hint}");
                     self.journal.say("problem", Some(row.name.clone()), None, message);
                 }
                 Slot::Closed(ClosedFolder {
                     row,
                     reason,
+                    hint,
                     retry: Instant::now() + REOPEN,
                 })
             }
@@ -138,6 +154,9 @@ impl Engine {
         if let Err(reason) = root.check(&row.marker) {
             return Err(Error::Refused(reason));
         }
+        let Some(taken) = root.take() else {
+            return Err(Error::Taken(row.path.clone()));
+        };
         if root.identity() != (row.root_dev, row.root_ino) {
             tracing::info!(folder = %row.name, "the root is another directory than before, with the right marker");
         }
@@ -188,6 +207,7 @@ impl Engine {
             grants,
             retries: HashMap::new(),
             forward,
+            taken,
         })
     }
 
@@ -336,6 +356,10 @@ impl Engine {
             let root = Root::open(&real)?;
             let marker = root.ensure_own_dir(random()?)?;
             point("track.marked");
+            if root.take().is_none() {
+                let taken = Error::Taken(real);
+                return Err(Error::Refused(format!("{taken}; {ONE_ENGINE}")));
+            }
             let (root_dev, root_ino) = root.identity();
             let id = match id {
                 Some(id) => id,

@@ -10,7 +10,7 @@ use alike_store::FolderKey;
 use tokio::time::Instant;
 
 use super::Engine;
-use super::folders::{OpenFolder, Slot};
+use super::folders::{OpenFolder, ROOT_GONE, Slot};
 use super::pair::{access, rfc3339};
 use super::socket::Responder;
 use crate::control::Event;
@@ -250,7 +250,7 @@ impl Engine {
         let folder = match slot {
             Slot::Open(folder) => folder,
             Slot::Closed(closed) => {
-                status.problems.push(frozen_problem(&closed.reason));
+                status.problems.push(frozen_problem(&closed.reason, closed.hint));
                 return status;
             }
         };
@@ -268,7 +268,10 @@ impl Engine {
         status.watching = view.watching && !folder.row.paused;
         status.received_bytes = folder.place.traffic.received.load(Ordering::Relaxed);
         status.sent_bytes = folder.place.traffic.sent.load(Ordering::Relaxed);
-        status.problems.extend(view.frozen.as_deref().map(frozen_problem));
+        let frozen = view.frozen.as_deref();
+        status
+            .problems
+            .extend(frozen.map(|reason| frozen_problem(reason, ROOT_GONE)));
         status.problems.extend(view.held.iter().map(|held| ProblemStatus {
             path: json_text(b""),
             reason: self.held_words(held),
@@ -361,11 +364,11 @@ fn state(folder: &OpenFolder, view: &FolderView) -> FolderState {
     }
 }
 
-fn frozen_problem(reason: &str) -> ProblemStatus {
+fn frozen_problem(reason: &str, hint: &str) -> ProblemStatus {
     ProblemStatus {
         path: json_text(b""),
         reason: reason.to_owned(),
-        hint: "bring the directory back (is its disk mounted?); until then nothing is sent or applied".into(),
+        hint: hint.into(),
     }
 }
 
