@@ -293,3 +293,68 @@ fn a_third_device_gets_everything_too() {
     assert!(!c.path("deleted by laptop").exists() && !c.path("deleted by desktop").exists());
     assert_eq!(c.field("conflicts"), 0);
 }
+
+/// Two devices were each told another history by one that was set back in between, and it is away.
+#[test]
+fn two_histories_of_one_device_are_not_mixed_and_become_one_when_it_is_back() {
+    let lab = Lab::new();
+    let (mut a, mut b, mut c) = (
+        lab.running("laptop"),
+        lab.running("desktop"),
+        lab.running("server"),
+    );
+    base(&a.folder);
+    pair(&a, &b);
+    pair(&a, &c);
+    pair(&b, &c);
+    write(a.path("one more"), "one more");
+    assert_converged(&[&a, &b, &c]);
+    a.stop();
+    let backup = back_up(&a);
+    c.stop();
+    a.start();
+    write(a.path("only the desktop"), "told to the desktop");
+    assert_converged(&[&a, &b]);
+    a.stop();
+    b.stop();
+    write_over(&backup.state, &a.home);
+    put_back_folder(&a, &backup);
+    a.start();
+    c.start();
+    write(a.path("only the server"), "told to the server");
+    assert_converged(&[&a, &c]);
+    a.stop();
+
+    // Its two writes have one name. Neither device may take the other's word for what became of it.
+    b.start();
+    for device in [&b, &c] {
+        eventually("it says what is wrong", LONG, || {
+            let problems = device.field("problems").to_string();
+            problems.contains("was put back from a backup or copied")
+                && problems.contains("connect that device")
+        });
+    }
+    write(b.path("by desktop"), "meanwhile");
+    write(c.path("by server"), "meanwhile");
+    for (device, has, lacks) in [
+        (&b, "only the desktop", "only the server"),
+        (&c, "only the server", "only the desktop"),
+    ] {
+        eventually("its own save is committed", LONG, || {
+            device.field("files") == names(&device.folder).len()
+        });
+        assert!(device.path(has).exists() && !device.path(lacks).exists());
+    }
+
+    a.start();
+    assert_converged(&[&a, &b, &c]);
+    assert_eq!(text(c.path("only the desktop")), "told to the desktop");
+    assert_eq!(text(b.path("only the server")), "told to the server");
+    for name in ["by desktop", "by server"] {
+        assert_eq!(text(a.path(name)), "meanwhile");
+    }
+    for device in [&a, &b, &c] {
+        assert_eq!(device.field("problems").to_string(), "[]", "{}", device.name);
+        assert_eq!(device.field("conflicts"), 0, "{}", device.name);
+    }
+}

@@ -8,7 +8,7 @@ use crate::digest::Digest;
 use crate::ids::FolderId;
 
 /// The protocol between paired devices.
-pub const ALPN: &[u8] = b"alike/2";
+pub const ALPN: &[u8] = b"alike/3";
 /// The protocol by which a ticket's holder becomes a paired device.
 pub const PAIR_ALPN: &[u8] = b"alike-pair/1";
 
@@ -197,7 +197,7 @@ impl Bounded for Message {
         match self {
             Message::Hello(hello) => label(&hello.name),
             Message::Announce(a) if a.claims.len() > MAX_REPLICAS => Err(MessageError::Limit("replicas")),
-            Message::Announce(a) if a.claims.iter().any(|(_, claim)| claim.seq == 0) => {
+            Message::Announce(a) if a.claims.iter().any(|(_, claim)| claim.seq == 0 && !claim.ended) => {
                 Err(MessageError::Malformed)
             }
             Message::Announce(_)

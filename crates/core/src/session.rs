@@ -126,7 +126,7 @@ impl Session {
         let Some((theirs, seen)) = theirs.filter(|(theirs, _)| theirs.heard) else {
             return out;
         };
-        let same = |a: &Announce| a.state == theirs.state && a.claims.vector() == seen;
+        let same = |a: &Announce| a.state == theirs.state && a.claims == theirs.claims;
         let known = [&self.failed, &self.taken].into_iter().flatten().any(same);
         if has_news((theirs, &seen), (ours, &seen_here)) && self.pulling.is_none() && !known {
             self.pulling = Some(theirs.clone());
@@ -165,9 +165,14 @@ impl Session {
     }
 }
 
-/// Has one state anything for the other? Not if its vector is strictly behind: then it pulls, and announces again.
+/// Has one state anything for the other? Not if its vector is strictly behind, or counts what the other knows to be void:
+/// then it pulls, and announces again.
 fn has_news((of, seen): (&Announce, &Vector), (by, known): (&Announce, &Vector)) -> bool {
-    if seen == known {
+    if of.claims.ends_unknown_to(&by.claims).next().is_some() {
+        true
+    } else if by.claims.void_some_of(&of.claims) {
+        false
+    } else if seen == known {
         of.state != by.state
     } else {
         !seen.is_covered_by(known)
@@ -189,6 +194,7 @@ mod tests {
                 nonce: [0; 16],
                 seq,
                 chain: Digest::of(b"chain"),
+                ended: false,
                 signature: [[0; 32]; 2],
             };
             claims.take(ReplicaId(replica), claim);
@@ -286,6 +292,30 @@ mod tests {
         session.handle(Input::Theirs(new.clone()));
         assert!(session.handle(Input::PullEnded { merged: false }).is_empty());
         assert_eq!(session.handle(Input::Retry), [Output::Pull(new)]);
+    }
+
+    #[test]
+    fn an_end_is_pulled_first_and_nothing_from_who_does_not_know_it() {
+        // The end takes back what the other counts: its vector is behind, and still it is news.
+        let (ended, other) = (announce(b"a", &[(1, 5)]), announce(b"b", &[(1, 7)]));
+        let end = Claim {
+            ended: true,
+            ..ended.claims.get(ReplicaId(1)).expect("it is there").clone()
+        };
+        let mut ended = ended;
+        ended.claims.take(ReplicaId(1), end);
+        let mut knows = Session::default();
+        knows.handle(Input::Ours(ended.clone()));
+        knows.handle(Input::Connected);
+        let told = knows.handle(Input::Theirs(other.clone()));
+        assert_eq!(told, [Output::Send(ended.clone())]);
+        let mut lacks = Session::default();
+        lacks.handle(Input::Ours(other));
+        lacks.handle(Input::Connected);
+        assert_eq!(
+            lacks.handle(Input::Theirs(ended.clone())).pop(),
+            Some(Output::Pull(ended))
+        );
     }
 
     #[test]

@@ -306,6 +306,7 @@ fn claim(seq: u64) -> Claim {
         nonce: [0xff; 16],
         seq,
         chain: Digest([0xff; 32]),
+        ended: false,
         signature: [[0xff; 32]; 2],
     }
 }

@@ -11,7 +11,7 @@ use redb::{Database, ReadableDatabase, TableDefinition, TableError};
 use crate::error::Fault;
 
 /// Version of the database that this program reads and writes; every change of this file or of a row raises it.
-pub const VERSION: u64 = 2;
+pub const VERSION: u64 = 3;
 
 type Table<K, V> = TableDefinition<'static, K, V>;
 

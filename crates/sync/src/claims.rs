@@ -39,20 +39,20 @@ impl Signer {
         })
     }
 
-    /// The claim of having made `seq` writes as `replica`; `None` for none at all.
+    /// The claim of having made `seq` writes as `replica`, and no more than that if it `ended`; `None` for none at all.
     pub(crate) fn claim(
         &self,
         folder: FolderId,
         replica: Replica,
-        seq: u64,
-        chain: Digest,
+        (seq, chain): (u64, Digest),
+        ended: bool,
     ) -> Option<(ReplicaId, Claim)> {
-        if seq == 0 {
+        if seq == 0 && !ended {
             return None;
         }
         let signature = self
             .0
-            .sign(&signed_bytes(folder, replica.id, seq, &chain))
+            .sign(&signed_bytes(folder, replica.id, seq, &chain, ended))
             .to_bytes();
         let (one, two) = signature.split_at(32);
         let claim = Claim {
@@ -60,6 +60,7 @@ impl Signer {
             nonce: replica.nonce,
             seq,
             chain,
+            ended,
             signature: [
                 one.try_into().expect("half of it"),
                 two.try_into().expect("half of it"),
@@ -80,7 +81,7 @@ fn random(bytes: &mut [u8]) -> Result<(), Error> {
 
 /// Is this claim its device's own word on that replica?
 pub(crate) fn is_genuine(folder: FolderId, replica: ReplicaId, claim: &Claim) -> bool {
-    if claim.seq == 0 || replica_id(&claim.device, folder, &claim.nonce) != replica {
+    if (claim.seq == 0 && !claim.ended) || replica_id(&claim.device, folder, &claim.nonce) != replica {
         return false;
     }
     let Ok(key) = PublicKey::from_bytes(&claim.device) else {
@@ -89,7 +90,7 @@ pub(crate) fn is_genuine(folder: FolderId, replica: ReplicaId, claim: &Claim) ->
     let mut signature = [0; 64];
     signature[..32].copy_from_slice(&claim.signature[0]);
     signature[32..].copy_from_slice(&claim.signature[1]);
-    let bytes = signed_bytes(folder, replica, claim.seq, &claim.chain);
+    let bytes = signed_bytes(folder, replica, claim.seq, &claim.chain, claim.ended);
     key.verify(&bytes, &Signature::from_bytes(&signature)).is_ok()
 }
 
@@ -141,9 +142,15 @@ mod tests {
     fn only_the_devices_own_word_counts() {
         let (victim, liar) = (signer(1), signer(2));
         let replica = victim.begin(FOLDER).unwrap();
-        let (id, claim) = victim.claim(FOLDER, replica, 5, Digest::of(b"chain")).unwrap();
+        let (id, claim) = victim
+            .claim(FOLDER, replica, (5, Digest::of(b"chain")), false)
+            .unwrap();
         assert!(is_genuine(FOLDER, id, &claim));
-        assert!(victim.claim(FOLDER, replica, 0, Digest::of(b"chain")).is_none());
+        assert!(
+            victim
+                .claim(FOLDER, replica, (0, Digest::of(b"chain")), false)
+                .is_none()
+        );
         // Ahead of its owner, with another history, of another folder, of another replica.
         let forged = |change: fn(&mut Claim)| {
             let mut forged = claim.clone();
@@ -153,13 +160,16 @@ mod tests {
         assert!(!forged(|c| c.seq = 6));
         assert!(!forged(|c| c.seq = 0));
         assert!(!forged(|c| c.chain = Digest::of(b"other")));
+        assert!(!forged(|c| c.ended = true));
         assert!(!forged(|c| c.nonce[0] ^= 1));
         assert!(!forged(|c| c.signature[1][0] ^= 1));
         assert!(!forged(|c| c.device = [2; 32]));
         assert!(!is_genuine(FolderId([8; 16]), id, &claim));
         assert!(!is_genuine(FOLDER, ReplicaId(id.0 ^ 1), &claim));
         // Signed by somebody else in the victim's name, or as somebody else's replica.
-        let (_, mut other) = liar.claim(FOLDER, replica, 9, Digest::of(b"chain")).unwrap();
+        let (_, mut other) = liar
+            .claim(FOLDER, replica, (9, Digest::of(b"chain")), false)
+            .unwrap();
         assert!(!is_genuine(FOLDER, id, &other));
         other.device = victim.device();
         assert!(!is_genuine(FOLDER, id, &other));
@@ -169,7 +179,9 @@ mod tests {
     fn what_was_verified_before_does_not_vouch_for_anything_else() {
         let device = signer(1);
         let replica = device.begin(FOLDER).unwrap();
-        let (id, claim) = device.claim(FOLDER, replica, 5, Digest::of(b"chain")).unwrap();
+        let (id, claim) = device
+            .claim(FOLDER, replica, (5, Digest::of(b"chain")), false)
+            .unwrap();
         let mut verified = Verified::default();
         let mut claims = Claims::default();
         claims.take(id, claim.clone());

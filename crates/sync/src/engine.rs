@@ -281,7 +281,7 @@ fn check_birth(store: &Store, home: &Path, signer: &Signer) -> Result<(), Error>
     }
     let renewed = store.check_birth(place, |id, was, seq, chain| Renewal {
         replica: fresh[&id],
-        retired: signer.claim(id, was, seq, chain).map(|(_, claim)| claim),
+        retired: signer.claim(id, was, (seq, chain), false).map(|(_, claim)| claim),
     })?;
     if renewed {
         tracing::warn!(

@@ -57,6 +57,9 @@ pub enum Error {
          nothing is taken from that peer for now"
     )]
     Parted(String),
+    /// A peer counts writes that came after the end of their replica; it will hear of that end.
+    #[error("the peer does not know yet that some writes have other names by now")]
+    Void,
     /// A peer's state takes away so much that a person is asked first.
     #[error("{gone} of {files} files would go at once: held until `sync accept` or `sync reject`")]
     Held {

@@ -19,7 +19,7 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 
-use alike_core::claim::Claims;
+use alike_core::claim::{Claim, Claims};
 use alike_core::ids::{FolderId, ReplicaId};
 use alike_core::path::RelPath;
 use alike_core::state::State;
@@ -163,6 +163,8 @@ pub(crate) struct FolderView {
     pub(crate) pending_files: u64,
     pub(crate) pending_bytes: u64,
     pub(crate) problems: BTreeMap<RelPath, Problem>,
+    /// What is wrong with the folder as a whole.
+    pub(crate) troubles: Vec<Problem>,
     pub(crate) frozen: Option<String>,
     /// Mass removals that wait for an answer.
     pub(crate) held: Vec<HeldView>,
@@ -244,8 +246,10 @@ pub(crate) struct Folder {
     pub(crate) own: Replica,
     /// What the folder was made to remember of that.
     left: Option<Witness>,
-    /// Was a peer's state refused because some device has two histories?
-    parted: bool,
+    /// Whose state was refused because some device has two histories: what they claim of it.
+    parted: BTreeMap<[u8; 32], (ReplicaId, Claim)>,
+    /// Why changes are not seen as they happen.
+    unwatched: Option<String>,
     pub(crate) head: Head,
     pub(crate) rescan: RescanSender,
     pub(crate) publish: watch::Sender<FolderView>,
@@ -281,7 +285,8 @@ impl Folder {
             signer,
             own: place.row.replica,
             left: None,
-            parted: false,
+            parted: BTreeMap::new(),
+            unwatched: None,
             place,
             head,
             rescan,
@@ -398,7 +403,10 @@ impl Folder {
                 self.publish()?;
                 let _ = reply.send(result);
             }
-            FolderEvent::LetGo(device) => self.let_go(device),
+            FolderEvent::LetGo(device) => {
+                self.parted.remove(&device);
+                self.let_go(device);
+            }
             FolderEvent::ScanEnds { full } => {
                 let full = full && !self.dropped;
                 self.scan_ended(full)?;
@@ -466,17 +474,7 @@ impl Folder {
             FolderEvent::Frozen(reason) => self.view.frozen = reason,
             FolderEvent::Watching(state) => {
                 self.view.watching = state.is_ok();
-                let at = RelPath::root();
-                match state {
-                    Ok(()) => self.apply_problems.remove(&at),
-                    Err(reason) => self.apply_problems.insert(
-                        at,
-                        Problem {
-                            reason: format!("changes are not seen as they happen: {reason}"),
-                            hint: "raise fs.inotify.max_user_watches; until then the folder is scanned every minute".into(),
-                        },
-                    ),
-                };
+                self.unwatched = state.err();
             }
             FolderEvent::Stop => {}
         }
@@ -495,6 +493,14 @@ impl Folder {
         self.view.pending_files = files.saturating_sub(parked.0);
         self.view.pending_bytes = bytes.saturating_sub(parked.1);
         self.view.held = self.hold.view();
+        self.view.troubles = self.parted_problems();
+        self.view
+            .troubles
+            .extend(self.unwatched.as_ref().map(|reason| Problem {
+                reason: format!("changes are not seen as they happen: {reason}"),
+                hint:
+                    "raise fs.inotify.max_user_watches; until then the folder is scanned every minute".into(),
+            }));
         let problems = self.scan_problems.iter().chain(&self.apply_problems);
         self.view.problems = problems
             .map(|(path, problem)| (path.clone(), problem.clone()))

@@ -58,7 +58,7 @@ fn another_version_is_refused() {
     let state = fixture.dir.path().join("state");
     drop(fixture.store);
     const META: redb::TableDefinition<'_, &str, u64> = redb::TableDefinition::new("meta");
-    for other in [VERSION + 1, 1, 0] {
+    for other in [VERSION + 1, 2, 1, 0] {
         let db = redb::Database::create(state.join(DATABASE)).unwrap();
         let tx = db.begin_write().unwrap();
         tx.open_table(META).unwrap().insert("version", other).unwrap();

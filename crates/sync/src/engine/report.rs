@@ -42,6 +42,7 @@ struct Told {
     pending: bool,
     conflicts: u64,
     problems: usize,
+    troubles: Vec<String>,
     frozen: Option<String>,
     full: bool,
     held: Vec<HeldView>,
@@ -114,6 +115,11 @@ impl Engine {
             pending: view.pending_files > 0,
             conflicts: view.head.summary.conflicts,
             problems: view.problems.len(),
+            troubles: view
+                .troubles
+                .iter()
+                .map(|problem| problem.reason.clone())
+                .collect(),
             frozen: view.frozen.clone(),
             full: view.disk_full.is_some() || view.store_full.is_some(),
             held: view.held.clone(),
@@ -170,6 +176,9 @@ impl Engine {
         }
         for held in newly_held {
             say("held", format!("{held}; {HELD_HINT}"));
+        }
+        for trouble in now.troubles.iter().filter(|t| !before.troubles.contains(t)) {
+            say("problem", trouble.clone());
         }
         if now.problems > before.problems {
             say("problem", newest_problem.unwrap_or_default());
@@ -301,6 +310,13 @@ impl Engine {
                     hint: format!("free some space for {}; it goes on by itself", place.display()),
                 }));
         }
+        status
+            .problems
+            .extend(view.troubles.iter().map(|problem| ProblemStatus {
+                path: json_text(b""),
+                reason: problem.reason.clone(),
+                hint: problem.hint.clone(),
+            }));
         status
             .problems
             .extend(view.problems.iter().map(|(path, problem)| ProblemStatus {

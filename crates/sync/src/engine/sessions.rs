@@ -275,6 +275,7 @@ impl Engine {
                         Some(Err(
                             error @ (Error::Held { .. }
                             | Error::Parted(_)
+                            | Error::Void
                             | Error::Store(StoreError::NoRoom { .. })),
                         )) => {
                             tracing::debug!(peer = %device.fmt_short(), "{error}");

@@ -240,7 +240,11 @@ impl Engine {
                     theirs.pending_files
                 )
             }
-            _ => format!("{name} does not have the same root yet"),
+            _ => {
+                let trouble = view.troubles.first();
+                let why = trouble.map_or_else(String::new, |problem| format!(" ({})", problem.reason));
+                format!("{name} does not have the same root yet{why}")
+            }
         })
     }
 }

@@ -58,6 +58,9 @@ pub(crate) fn is_doubtful(
     let Some(claim) = claims.get(own) else {
         return Ok(false);
     };
+    if claim.ended {
+        return Ok(true);
+    }
     let last = snapshot.head(folder)?.seq;
     Ok(compare(snapshot, folder, last, (claim.seq, claim.chain))? == Word::Other)
 }
@@ -85,7 +88,7 @@ impl Folder {
         let fresh = self.signer.begin(self.place.id)?;
         self.or_as_before(|folder| {
             let (old, seq, chain) = (folder.own, folder.head.seq, folder.head.chain);
-            folder.begin_as(fresh, old, (seq, chain));
+            folder.begin_as(fresh, old, (seq, chain), false);
             let commit = Commit {
                 replica: Some(fresh),
                 head: Some(folder.head.clone()),
@@ -96,10 +99,10 @@ impl Folder {
         })
     }
 
-    /// HEAD goes on under another id. Of the old one, what it made up to `kept` counts.
-    fn begin_as(&mut self, fresh: Replica, old: Replica, (seq, chain): (u64, Digest)) {
+    /// HEAD goes on under another id. Of the old one, what it made up to `kept` counts; and nothing else, if it `ended`.
+    fn begin_as(&mut self, fresh: Replica, old: Replica, kept: (u64, Digest), ended: bool) {
         self.head.claims.remove(old.id);
-        if let Some((id, claim)) = self.signer.claim(self.place.id, old, seq, chain) {
+        if let Some((id, claim)) = self.signer.claim(self.place.id, old, kept, ended) {
             self.head.claims.take(id, claim);
         }
         self.head.seq = 0;
@@ -116,7 +119,12 @@ impl Folder {
         };
         let snapshot = self.place.store.snapshot()?;
         let known = (claim.seq, claim.chain);
-        match compare(&snapshot, self.place.key, self.head.seq, known)? {
+        let word = compare(&snapshot, self.place.key, self.head.seq, known)?;
+        let confirmed = self.head.confirmed.get(&from).copied().unwrap_or(0);
+        match word {
+            // A copy of this device has ended the id that both go by.
+            Word::Fits if claim.ended => self.redot(&snapshot, claim.seq),
+            _ if claim.ended => self.redot(&snapshot, confirmed.min(claim.seq)),
             Word::TooOld => Ok(()),
             Word::Fits => {
                 // Written down with the next commit: what is not is only confirmed once more.
@@ -124,17 +132,15 @@ impl Folder {
                 *confirmed = (*confirmed).max(claim.seq);
                 Ok(())
             }
-            Word::Other => self.redot(&snapshot, from),
+            // What the peer has confirmed before is its own history too.
+            Word::Other => self.redot(&snapshot, confirmed),
         }
     }
 
-    /// Gives all that this replica wrote new dots, under a new id; but for what `from` has confirmed before: its own
-    /// history goes on from there too.
-    fn redot(&mut self, snapshot: &Snapshot, from: [u8; 32]) -> Result<(), Error> {
-        let key = self.place.key;
-        let confirmed = self.head.confirmed.get(&from).copied().unwrap_or(0);
-        let kept = match snapshot.chain(key, confirmed)? {
-            Some(chain) => (confirmed, chain),
+    /// Gives all that this replica wrote after its write `kept` new dots, under a new id. The old one ends there.
+    fn redot(&mut self, snapshot: &Snapshot, kept: u64) -> Result<(), Error> {
+        let kept = match snapshot.chain(self.place.key, kept)? {
+            Some(chain) => (kept, chain),
             None => (0, NO_CHAIN),
         };
         tracing::warn!(
@@ -144,46 +150,81 @@ impl Folder {
             kept.0
         );
         let (old, fresh) = (self.own, self.signer.begin(self.place.id)?);
-        let store = self.place.store.clone();
         self.or_as_before(|folder| {
-            folder.begin_as(fresh, old, kept);
+            folder.begin_as(fresh, old, kept, true);
             folder.head.state.vector.cut(old.id, kept.0);
-            let mut known: HashMap<Dot, Dot> = HashMap::new();
-            let mut seq = 0;
-            let mut renew = |dot: Dot| {
-                (dot.replica == old.id && dot.seq > kept.0).then(|| {
-                    *known.entry(dot).or_insert_with(|| {
-                        seq += 1;
-                        Dot {
-                            replica: fresh.id,
-                            seq,
-                        }
-                    })
-                })
-            };
-            let mut nodes = Overlay::new(snapshot);
-            let (root, changes) = edit::redot(&mut nodes, folder.head.state.root, &mut renew)?;
-            // Also where HEAD has no such record any more: the dot may be another write's by now.
-            let mut rows = Vec::new();
-            for (path, mut row) in snapshot.index_below(key, &RelPath::root())? {
-                if renew_all(&mut row.mat.dots, &mut renew) {
-                    rows.push((path, Some(row)));
-                }
-            }
-            let mut intents = snapshot.intents(key)?;
-            intents.retain_mut(|intent| {
-                let before = intent.before.as_mut().map(|mat| &mut mat.dots);
-                let before = before.is_some_and(|dots| renew_all(dots, &mut renew));
-                renew_all(&mut intent.dots, &mut renew) | before
-            });
-            folder.head.seq = seq;
-            let mut commit = folder.edited(snapshot, nodes, root, changes, rows)?;
-            commit.intents_put = intents;
-            commit.replica = Some(fresh);
-            commit.head = Some(folder.head.clone());
-            store.commit(key, commit)?;
-            Ok(())
+            let void = |dot: Dot| dot.replica == old.id && dot.seq > kept.0;
+            folder.rename_writes(snapshot, void, Some(fresh))
         })
+    }
+
+    /// Where a replica has ended, what came after that is made this device's own: nobody else may have it.
+    pub(super) fn take_ends(&mut self, claims: &Claims) -> Result<(), Error> {
+        let mut ends = claims.clone();
+        let own = self.own.id;
+        let vector = &self.head.state.vector;
+        // What is not known up to its end comes with the merge.
+        ends.retain(|replica, claim| {
+            let known = self.head.claims.get(replica);
+            claim.ended
+                && replica != own
+                && vector.get(replica) >= claim.seq
+                && known.is_none_or(|known| claim.outranks(known))
+        });
+        if ends.is_empty() {
+            return Ok(());
+        }
+        let snapshot = self.place.store.snapshot()?;
+        let void = |dot: Dot| ends.get(dot.replica).is_some_and(|end| dot.seq > end.seq);
+        self.or_as_before(|folder| {
+            for (replica, end) in ends.iter() {
+                folder.head.state.vector.cut(replica, end.seq);
+                folder.head.claims.take(replica, end.clone());
+            }
+            folder.rename_writes(&snapshot, void, None)
+        })
+    }
+
+    /// Gives the writes that are `void` new dots of this device's, and commits.
+    fn rename_writes(
+        &mut self,
+        snapshot: &Snapshot,
+        void: impl Fn(Dot) -> bool,
+        replica: Option<Replica>,
+    ) -> Result<(), Error> {
+        let (key, own) = (self.place.key, self.own.id);
+        let mut known: HashMap<Dot, Dot> = HashMap::new();
+        let mut seq = self.head.seq;
+        let mut renew = |dot: Dot| {
+            void(dot).then(|| {
+                *known.entry(dot).or_insert_with(|| {
+                    seq += 1;
+                    Dot { replica: own, seq }
+                })
+            })
+        };
+        let mut nodes = Overlay::new(snapshot);
+        let (root, changes) = edit::redot(&mut nodes, self.head.state.root, &mut renew)?;
+        // Also where HEAD has no such record any more: the dot may be another write's by now.
+        let mut rows = Vec::new();
+        for (path, mut row) in snapshot.index_below(key, &RelPath::root())? {
+            if renew_all(&mut row.mat.dots, &mut renew) {
+                rows.push((path, Some(row)));
+            }
+        }
+        let mut intents = snapshot.intents(key)?;
+        intents.retain_mut(|intent| {
+            let before = intent.before.as_mut().map(|mat| &mut mat.dots);
+            let before = before.is_some_and(|dots| renew_all(dots, &mut renew));
+            renew_all(&mut intent.dots, &mut renew) | before
+        });
+        self.head.seq = seq;
+        let mut commit = self.edited(snapshot, nodes, root, changes, rows)?;
+        commit.intents_put = intents;
+        commit.replica = replica;
+        commit.head = Some(self.head.clone());
+        self.place.store.clone().commit(key, commit)?;
+        Ok(())
     }
 
     /// The claims to announce: what is known of the others, and this device's own.
@@ -191,9 +232,11 @@ impl Folder {
         let mut claims = self.head.claims.clone();
         let seq = self.head.state.vector.get(self.own.id);
         let known = self.view.claims.get(self.own.id);
-        let own = match known.filter(|c| c.seq == seq && c.chain == self.head.chain) {
+        let own = match known.filter(|c| c.seq == seq && c.chain == self.head.chain && !c.ended) {
             Some(claim) => Some((self.own.id, claim.clone())),
-            None => self.signer.claim(self.place.id, self.own, seq, self.head.chain),
+            None => self
+                .signer
+                .claim(self.place.id, self.own, (seq, self.head.chain), false),
         };
         if let Some((id, claim)) = own {
             claims.take(id, claim);

@@ -1,10 +1,9 @@
 //! From a peer's state to one commit: the merged HEAD and what is left to do on disk. Never fetches anything;
 //! the nodes come with the event.
 
-use alike_core::claim::Claims;
+use alike_core::claim::{Claim, Claims};
 use alike_core::digest::Digest;
 use alike_core::merge;
-use alike_core::path::RelPath;
 use alike_core::state::State;
 use alike_core::tree::Overlay;
 use alike_store::Reason;
@@ -27,7 +26,11 @@ impl Folder {
         // Dots that this device would give out next may have been given out before, by it or by a copy of it. Whatever
         // is done under them would be taken for something that the others have seen.
         self.heard(claims, from)?;
-        self.refuse_parted(claims)?;
+        self.take_ends(claims)?;
+        if self.head.claims.void_some_of(claims) {
+            return Err(Error::Void);
+        }
+        self.refuse_parted(claims, from)?;
         let store = self.place.store.clone();
         let snapshot = store.snapshot()?;
         let mut nodes = Overlay::new(&snapshot);
@@ -62,27 +65,40 @@ impl Folder {
         })
     }
 
-    /// Of two histories of one replica only its device can tell which writes are which: until it has given its newest
-    /// ones other dots, nothing is taken from who knows the other history.
-    fn refuse_parted(&mut self, claims: &Claims) -> Result<(), Error> {
-        let at = RelPath::root();
-        let Some((replica, claim)) = self.head.claims.parted_from(claims) else {
-            if std::mem::take(&mut self.parted) {
-                self.apply_problems.remove(&at);
-            }
+    /// Of two histories of one replica only its device can tell which writes are which: until it has ended it, nothing is
+    /// taken from who knows the other history.
+    fn refuse_parted(&mut self, claims: &Claims, from: [u8; 32]) -> Result<(), Error> {
+        self.parted.remove(&from);
+        let Some((replica, claim)) = claims.parted_from(&self.head.claims) else {
             return Ok(());
         };
-        let device = Digest(claim.device).to_hex();
-        let error = Error::Parted(device[..10].to_owned());
+        self.parted.insert(from, (replica, claim.clone()));
+        let error = parted(claim);
         tracing::debug!(?replica, "{error}");
-        let problem = Problem {
-            reason: error.to_string(),
-            hint:
-                "connect that device with all the others: it then gives its newest writes new names by itself"
-                    .into(),
-        };
-        self.apply_problems.insert(at, problem);
-        self.parted = true;
         Err(error)
     }
+
+    /// What is said of peers that know another history of some device than this one does, as long as they do.
+    pub(super) fn parted_problems(&mut self) -> Vec<Problem> {
+        let known = &self.head.claims;
+        self.parted
+            .retain(|_, (replica, claim)| known.get(*replica).is_some_and(|ours| ours.is_parted_from(claim)));
+        let mut problems: Vec<Problem> = Vec::new();
+        for (_, claim) in self.parted.values() {
+            let problem = Problem {
+                reason: parted(claim).to_string(),
+                hint: "connect that device with all the others: it then gives its newest writes new names by itself"
+                    .into(),
+            };
+            if !problems.contains(&problem) {
+                problems.push(problem);
+            }
+        }
+        problems
+    }
+}
+
+fn parted(claim: &Claim) -> Error {
+    let device = Digest(claim.device).to_hex();
+    Error::Parted(device[..10].to_owned())
 }

@@ -2,11 +2,15 @@
 
 use std::rc::Rc;
 
+use alike_core::claim::Claims;
 use alike_core::path::RelPath;
+use alike_core::state::State;
+use tokio::sync::oneshot;
 
 use super::machine::Machine;
 use super::rng::Rng;
 use super::{CURRENT, Sim};
+use crate::folder::{FolderEvent, FolderView};
 
 /// Two machines that run and are not connected.
 pub(super) struct Two(Rc<Sim>);
@@ -186,4 +190,80 @@ fn what_the_index_has_in_a_directory_that_went_goes_with_it() {
     sim.process(1).expect("it runs").dirty.borrow_mut().clear();
     sim.rest();
     assert!(sim.machines[1].tree().is_empty());
+}
+
+/// Both are about the folder as a whole; the one must not hide the other, nor take it away when it ends.
+#[test]
+fn two_histories_and_changes_that_are_not_seen_are_said_side_by_side() {
+    let sim = two(true);
+    sim.put(0, "a", "one");
+    sim.put(1, "b", "two");
+    sim.look(0);
+    sim.look(1);
+    sim.rest();
+    let view = || -> FolderView { sim.process(0).expect("it runs").view.borrow().clone() };
+    let said = || -> Vec<String> {
+        view()
+            .troubles
+            .into_iter()
+            .map(|problem| problem.reason)
+            .collect()
+    };
+    let told = |event| {
+        sim.process(0)
+            .expect("it runs")
+            .inbox
+            .borrow_mut()
+            .push_back(event);
+        sim.on(0, || while sim.folder_step(0) {});
+    };
+    let merge = |claims: Claims| {
+        let state = view().head.state;
+        let theirs = State {
+            root: state.root,
+            vector: claims.vector(),
+        };
+        told(FolderEvent::Merge {
+            theirs,
+            claims,
+            nodes: Default::default(),
+            from: [9; 32],
+            reply: oneshot::channel().0,
+        });
+    };
+    // What a peer would say that knows another history of the second machine.
+    let genuine = view().claims;
+    let own = sim
+        .process(1)
+        .expect("it runs")
+        .view
+        .borrow()
+        .own
+        .expect("it has one");
+    let mut other = genuine.clone();
+    let mut claim = genuine.get(own).expect("it wrote something").clone();
+    claim.chain.0[0] ^= 1;
+    other.remove(own);
+    other.take(own, claim);
+    merge(other);
+    assert!(
+        said()[0].contains("put back from a backup or copied"),
+        "{:?}",
+        said()
+    );
+    told(FolderEvent::Watching(Err("no watches left".into())));
+    assert!(
+        said().len() == 2 && said()[1].contains("no watches left"),
+        "{:?}",
+        said()
+    );
+    told(FolderEvent::Watching(Ok(())));
+    assert_eq!(said().len(), 1);
+    told(FolderEvent::Watching(Err("no watches left".into())));
+    merge(genuine);
+    assert!(
+        said().len() == 1 && said()[0].contains("no watches left"),
+        "{:?}",
+        said()
+    );
 }
