@@ -29,10 +29,6 @@ pub(crate) enum Exit {
     /// The wait ran out of time.
     Timeout = 3,
     /// Damage was found.
-    #[expect(
-        dead_code,
-        reason = "only `verify` finds damage, and it is not in this version yet"
-    )]
     Damage = 4,
 }
 

@@ -29,6 +29,13 @@ pub(crate) fn files<'a>(
         .chain(std::iter::once_with(|| place.root.open_object(digest).ok().flatten()).flatten())
 }
 
+/// Is this content on this device, as far as names and the index tell?
+pub(crate) fn has(place: &Place, snapshot: &Snapshot, digest: &Digest) -> bool {
+    let lives = |places: Vec<(alike_store::FolderKey, _)>| places.iter().any(|(key, _)| *key == place.key);
+    snapshot.blob_places(digest, PLACES).is_ok_and(lives)
+        || place.root.open_object(digest).is_ok_and(|file| file.is_some())
+}
+
 /// A small blob from wherever it lives, verified; `None` if it is nowhere any more.
 pub(crate) fn read_small(place: &Place, snapshot: &Snapshot, digest: &Digest) -> Option<Vec<u8>> {
     for file in files(place, snapshot, digest) {

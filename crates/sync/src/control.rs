@@ -4,6 +4,8 @@
 //! Wire form: one JSON object a line. The client sends one [`Request`]; the engine answers with any number
 //! of [`Reply::Event`] lines and ends with exactly one [`Reply::Done`] or [`Reply::Failed`].
 
+mod past;
+
 use std::io::{BufRead, BufReader, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
@@ -13,6 +15,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::status::StatusReport;
+
+pub use past::{
+    CheckedOut, CheckoutProgress, Collected, DiffEntry, LogEntry, PastRequest, Pinned, Restored, Verified,
+    VerifyProgress, VersionEntry,
+};
 
 /// The socket's file name inside the state directory.
 pub const SOCKET: &str = "control.sock";
@@ -122,6 +129,8 @@ pub enum Request {
         /// The ticket's id or a unique prefix of it.
         ticket: String,
     },
+    /// About a folder's past.
+    Past(PastRequest),
     /// End the engine. `Done` is sent when everything is closed, just before the process exits.
     Stop,
 }
@@ -441,6 +450,30 @@ mod path_text {
 
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<PathBuf, D::Error> {
         Wire::deserialize(from)?.path()
+    }
+
+    pub(super) mod list {
+        use super::*;
+
+        pub(in super::super) fn serialize<S: Serializer>(
+            paths: &[PathBuf],
+            to: S,
+        ) -> Result<S::Ok, S::Error> {
+            to.collect_seq(
+                paths
+                    .iter()
+                    .map(|p| crate::status::json_text(p.as_os_str().as_bytes())),
+            )
+        }
+
+        pub(in super::super) fn deserialize<'de, D: Deserializer<'de>>(
+            from: D,
+        ) -> Result<Vec<PathBuf>, D::Error> {
+            Vec::<Wire>::deserialize(from)?
+                .into_iter()
+                .map(Wire::path)
+                .collect()
+        }
     }
 
     pub(super) mod option {

@@ -6,6 +6,7 @@ mod devices;
 mod folders;
 mod hold;
 mod pair;
+mod past;
 mod report;
 mod requests;
 mod sessions;

@@ -1,22 +1,29 @@
 //! Which verb does what: one file a verb. Never does the work itself.
 
+mod checkout;
 mod completions;
 mod conflicts;
 mod devices;
+mod diff;
 mod engine;
 mod forget;
+mod gc;
 mod hash;
 mod hold;
+mod log;
 mod man;
 mod pair;
 mod pause;
+mod pin;
 mod resolve;
+mod restore;
 mod revoke;
 mod share;
 mod status;
 mod stop;
 mod tickets;
 mod unpair;
+mod verify;
 mod wait;
 mod watch;
 
@@ -55,6 +62,14 @@ pub(crate) fn run(asked: Asked) -> anyhow::Result<Exit> {
         Verb::Devices(args) => devices::run(&context, &args),
         Verb::Unpair(args) => unpair::run(&context, args),
         Verb::Forget(args) => forget::run(&context, args),
+        Verb::Log(args) => log::run(&context, args),
+        Verb::Diff(args) => diff::run(&context, args),
+        Verb::Restore(args) => restore::run(&context, args),
+        Verb::Checkout(args) => checkout::run(&context, args),
+        Verb::Pin(args) => pin::run(&context, args, true),
+        Verb::Unpin(args) => pin::run(&context, args, false),
+        Verb::Gc(args) => gc::run(&context, args),
+        Verb::Verify(args) => verify::run(&context, args),
         Verb::Conflicts(args) => conflicts::run(&context, args),
         Verb::Resolve(args) => resolve::run(&context, &args),
         Verb::Accept(args) => hold::accept(&context, args),

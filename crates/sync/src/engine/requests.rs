@@ -75,6 +75,7 @@ impl Engine {
             Request::Resume { target } => self.pause(&target, false).map(|named| responder.done(&named)),
             Request::Tickets => self.ticket_list().map(|list| responder.done(&list)),
             Request::Revoke { ticket } => self.revoke(&ticket).map(|named| responder.done(&named)),
+            Request::Past(request) => self.past(request, responder.clone()),
             Request::Stop => {
                 self.stopping = Some(responder.clone());
                 Ok(())

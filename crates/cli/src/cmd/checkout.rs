@@ -1,0 +1,18 @@
+//! `sync checkout`: writes a generation into a new directory. The engine does it.
+
+use alike_sync::control::{self, CheckedOut, PastRequest, Request};
+
+use crate::args::Checkout;
+use crate::context::{self, Context};
+use crate::{Exit, render};
+
+pub(crate) fn run(context: &Context, args: Checkout) -> anyhow::Result<Exit> {
+    let request = PastRequest::Checkout {
+        folder: context.folder(args.folder),
+        generation: args.generation,
+        dir: context::future_dir(&args.dir)?,
+    };
+    let done: CheckedOut = control::ask(&context.home, &Request::Past(request))?;
+    render::json(&done)?;
+    Ok(Exit::Done)
+}
