@@ -15,6 +15,7 @@ pub mod observe;
 pub mod path;
 pub mod plan;
 pub mod record;
+pub mod retention;
 pub mod session;
 pub mod state;
 pub mod tree;

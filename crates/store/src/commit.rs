@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use alike_core::digest::Digest;
 use alike_core::path::RelPath;
+use alike_core::record::Value;
 use alike_core::view::Summary;
 use redb::WriteTransaction;
 
@@ -12,6 +13,7 @@ use crate::error::StoreError;
 use crate::folders::{self, FolderKey, Head, Replica};
 use crate::generations::{self, Generation};
 use crate::index::{self, IndexRow, Intent};
+use crate::packs;
 use crate::store::Store;
 use crate::trees;
 
@@ -81,6 +83,18 @@ impl Store {
         }
         // What was done on disk is noted whatever the room: a crash would have to find it out again.
         let done = !commit.intents_remove.is_empty();
+        // A content whose pack cannot be made durable has no past; that is no reason not to go on.
+        let packed = match &self.packs {
+            Some(packs) => {
+                let rows = commit.index_put.iter().map(|(_, row)| &row.mat.value);
+                let digests = rows.filter_map(|value| match value {
+                    Value::File { digest, .. } => Some(digest),
+                    Value::Dir | Value::Symlink { .. } => None,
+                });
+                packs.take_fresh(digests).unwrap_or_default()
+            }
+            None => Vec::new(),
+        };
         let change = |tx: &WriteTransaction| {
             folders::must_exist(tx, folder)?;
             // Trees first: what names them is checked against the transaction itself.
@@ -107,6 +121,9 @@ impl Store {
             }
             if !(commit.intents_put.is_empty() && commit.intents_remove.is_empty()) {
                 index::change_intents(tx, folder, &commit.intents_remove, &commit.intents_put)?;
+            }
+            if !packed.is_empty() {
+                packs::put(tx, &packed)?;
             }
             Ok(())
         };

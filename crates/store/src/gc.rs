@@ -22,7 +22,7 @@ use crate::error::{Fault, StoreError};
 use crate::folders::{self, FolderKey};
 use crate::generations::Generation;
 use crate::index::{IndexRow, Intent};
-use crate::schema::{GENERATIONS, HEADS, NODES, SUMMARIES};
+use crate::schema::{GENERATIONS, HEADS, NODES, PINS, SUMMARIES};
 use crate::snapshot::Snapshot;
 use crate::store::Store;
 use crate::value;
@@ -312,8 +312,13 @@ impl Store {
                 .next_back()
                 .transpose()?
                 .map(|row| row.0.value().1);
+            let pins = tx.open_table(PINS)?;
             let mut dropped = 0;
             for number in numbers.iter().filter(|n| Some(**n) != newest) {
+                // Pinned since somebody decided.
+                if pins.get((folder.0, *number))?.is_some() {
+                    continue;
+                }
                 dropped += u64::from(table.remove((folder.0, *number))?.is_some());
             }
             Ok(dropped)

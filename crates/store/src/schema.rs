@@ -48,6 +48,11 @@ pub(crate) const INTENTS: Table<&[u8], &[u8]> = TableDefinition::new("intents");
 /// Folder and number → a generation. A row here ⇒ its trees are in [`NODES`].
 pub(crate) const GENERATIONS: Table<(u32, u64), &[u8]> = TableDefinition::new("generations");
 
+/// Folder and number of generations that are kept from gc; their rows are in [`GENERATIONS`].
+pub(crate) const PINS: Table<(u32, u64), ()> = TableDefinition::new("pins");
+/// Digest of a content → where in which pack it is: number, offset, length. A row here ⇒ the bytes are durable.
+pub(crate) const PACKED: Table<&[u8; 32], (u32, u64, u32)> = TableDefinition::new("packed");
+
 /// Device → its row.
 pub(crate) const DEVICES: Table<&[u8; 32], &[u8]> = TableDefinition::new("devices");
 /// Folder and device → what each may do.
@@ -61,6 +66,11 @@ pub(crate) fn prepare(db: &Database) -> Result<(), Fault> {
     match read.open_table(META) {
         Ok(meta) => match meta.get(META_VERSION)?.map(|v| v.value()) {
             Some(VERSION) => Ok(()),
+            Some(BEFORE_PACKS) => {
+                drop(meta);
+                drop(read);
+                add_packs(db)
+            }
             Some(found) => Err(Fault::Version(found)),
             None => Err(Fault::Corrupt("it has no version".to_owned())),
         },
@@ -68,6 +78,17 @@ pub(crate) fn prepare(db: &Database) -> Result<(), Fault> {
         Err(TableError::TableDoesNotExist(_)) => Err(Fault::Corrupt("it is not alike's".to_owned())),
         Err(e) => Err(e.into()),
     }
+}
+
+/// The version that had neither pins nor packs; all else is the same.
+const BEFORE_PACKS: u64 = 2;
+
+fn add_packs(db: &Database) -> Result<(), Fault> {
+    let tx = db.begin_write()?;
+    tx.open_table(PINS)?;
+    tx.open_table(PACKED)?;
+    tx.open_table(META)?.insert(META_VERSION, VERSION)?;
+    Ok(tx.commit()?)
 }
 
 /// All tables, so that reading never misses one, and the empty trees, so that an empty folder's exist.
@@ -94,6 +115,8 @@ fn create(db: &Database) -> Result<(), Fault> {
         tx.open_table(PENDING_TOTALS)?;
         tx.open_table(INTENTS)?;
         tx.open_table(GENERATIONS)?;
+        tx.open_table(PINS)?;
+        tx.open_table(PACKED)?;
         tx.open_table(DEVICES)?;
         tx.open_table(GRANTS)?;
         tx.open_table(TICKETS)?;

@@ -24,6 +24,8 @@ pub struct Snapshot {
     pub(crate) pending_totals: ReadOnlyTable<u32, (u64, u128)>,
     pub(crate) intents: ReadOnlyTable<&'static [u8], &'static [u8]>,
     pub(crate) generations: ReadOnlyTable<(u32, u64), &'static [u8]>,
+    pub(crate) pins: ReadOnlyTable<(u32, u64), ()>,
+    pub(crate) packed: ReadOnlyTable<&'static [u8; 32], (u32, u64, u32)>,
 }
 
 impl Snapshot {
@@ -43,6 +45,8 @@ impl Snapshot {
             pending_totals: tx.open_table(schema::PENDING_TOTALS)?,
             intents: tx.open_table(schema::INTENTS)?,
             generations: tx.open_table(schema::GENERATIONS)?,
+            pins: tx.open_table(schema::PINS)?,
+            packed: tx.open_table(schema::PACKED)?,
         })
     }
 

@@ -4,11 +4,12 @@ use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, RwLock};
 
-use redb::{Builder, Database, DatabaseError, StorageBackend, WriteTransaction};
+use redb::{Builder, CompactionError, Database, DatabaseError, StorageBackend, WriteTransaction};
 
 use crate::error::{Fault, StoreError};
+use crate::packs::Packs;
 use crate::schema;
 use crate::snapshot::Snapshot;
 
@@ -28,12 +29,15 @@ const SMALL_RESERVE: u64 = 10;
 /// The database in a state directory. Share it as `Arc<Store>`; one write transaction runs at a time, the others
 /// wait, and readers never wait.
 pub struct Store {
-    db: Database,
+    /// Written to only by [`Store::compact`].
+    db: RwLock<Database>,
     path: Arc<Path>,
     /// The state directory; `None` if the database is elsewhere.
     dir: Option<PathBuf>,
     /// How many hold a [`crate::Lease`].
     pub(crate) leases: Arc<Mutex<usize>>,
+    /// `None` if the database is elsewhere.
+    pub(crate) packs: Option<Packs>,
 }
 
 impl Store {
@@ -46,11 +50,11 @@ impl Store {
         let path: Arc<Path> = dir.join(DATABASE).into();
         make_database(dir, &path)?;
         let db = prepared(&path, |builder| builder.create(&*path))?;
-        let dir = Some(dir.to_owned());
         Ok(Store {
-            db,
+            db: RwLock::new(db),
             path,
-            dir,
+            packs: Some(Packs::new(dir)),
+            dir: Some(dir.to_owned()),
             leases: Arc::default(),
         })
     }
@@ -59,10 +63,11 @@ impl Store {
     /// makes fail. Errors name it by `path`.
     pub fn with_backend(backend: impl StorageBackend, path: &Path) -> Result<Store, StoreError> {
         Ok(Store {
-            db: prepared(path, |builder| builder.create_with_backend(backend))?,
+            db: RwLock::new(prepared(path, |builder| builder.create_with_backend(backend))?),
             path: path.into(),
             dir: None,
             leases: Arc::default(),
+            packs: None,
         })
     }
 
@@ -78,7 +83,31 @@ impl Store {
 
     /// Reads, and says of which database an error is.
     pub(crate) fn run<T>(&self, read: impl FnOnce(&Database) -> Result<T, Fault>) -> Result<T, StoreError> {
-        read(&self.db).map_err(|fault| fault.at(&self.path))
+        let db = self.db.read().expect("nobody panics while he compacts");
+        read(&db).map_err(|fault| fault.at(&self.path))
+    }
+
+    /// Bytes of the database in which nothing is.
+    pub fn free_bytes(&self) -> Result<u64, StoreError> {
+        let used = self.run(|db| {
+            let tx = db.begin_write()?;
+            let stats = tx.stats()?;
+            let used = stats.allocated_pages() * stats.page_size() as u64;
+            tx.abort()?;
+            Ok(used)
+        })?;
+        Ok(fs::metadata(&self.path).map_or(0, |meta| meta.len().saturating_sub(used)))
+    }
+
+    /// Gives pages that nothing is in back to the file system. `false`: somebody reads, nothing was done. Others wait
+    /// meanwhile.
+    pub fn compact(&self) -> Result<bool, StoreError> {
+        let mut db = self.db.write().expect("nobody panics while he compacts");
+        match db.compact() {
+            Ok(_) => Ok(true),
+            Err(CompactionError::TransactionInProgress) => Ok(false),
+            Err(error) => Err(Fault::Database(Box::new(error.into())).at(&self.path)),
+        }
     }
 
     /// One durable write transaction, if there is room to spare for it; nothing is kept if `change` fails.

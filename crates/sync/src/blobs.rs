@@ -1,4 +1,5 @@
-//! The one answer to "who here has the bytes of this digest": a live file of the folder, or a displaced version.
+//! The one answer to "who here has the bytes of this digest": a live file of the folder, a displaced version, or a
+//! pack.
 //! Serving, fetching and the past all ask here. Never trusts what it finds: whoever gets bytes gets them verified,
 //! or verifies them. Never asks a peer.
 
@@ -33,6 +34,7 @@ pub(crate) fn files<'a>(
 pub(crate) fn has(place: &Place, snapshot: &Snapshot, digest: &Digest) -> bool {
     let lives = |places: Vec<(alike_store::FolderKey, _)>| places.iter().any(|(key, _)| *key == place.key);
     snapshot.blob_places(digest, PLACES).is_ok_and(lives)
+        || snapshot.is_packed(digest).unwrap_or(false)
         || place.root.open_object(digest).is_ok_and(|file| file.is_some())
 }
 
@@ -49,7 +51,7 @@ pub(crate) fn read_small(place: &Place, snapshot: &Snapshot, digest: &Digest) ->
             return Some(bytes);
         }
     }
-    None
+    place.store.packed(digest).ok().flatten()
 }
 
 /// A new temporary file of the folder with this content, verified; `None` if it is nowhere here.
@@ -73,5 +75,11 @@ pub(crate) fn to_temp(
             return Ok(Some(temp));
         }
     }
-    Ok(place.root.temp_from_object(digest).ok().flatten())
+    if let Ok(Some(temp)) = place.root.temp_from_object(digest) {
+        return Ok(Some(temp));
+    }
+    Ok(match place.store.packed(digest)? {
+        Some(content) => place.root.temp_of(&content).ok(),
+        None => None,
+    })
 }

@@ -4,6 +4,7 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use alike_core::retention::Policy;
 use toml::{Table, Value};
 
 /// The settings' file name inside the state directory.
@@ -16,7 +17,7 @@ pub const NAME_LIMIT: usize = 128;
 const NAMELESS: &str = "device";
 
 /// Every key of `config.toml`, each with the setting that wins over it.
-const KEYS: [(&str, &str); 7] = [
+const KEYS: [(&str, &str); 10] = [
     ("relay", "ALIKE_RELAY"),
     ("discovery", "ALIKE_DISCOVERY"),
     ("bind", "ALIKE_BIND"),
@@ -24,6 +25,9 @@ const KEYS: [(&str, &str); 7] = [
     ("log", "ALIKE_LOG"),
     ("no_autostart", "ALIKE_NO_AUTOSTART"),
     ("no_color", "NO_COLOR"),
+    ("history_keep", "ALIKE_HISTORY_KEEP"),
+    ("history_days", "ALIKE_HISTORY_DAYS"),
+    ("history_daily_days", "ALIKE_HISTORY_DAILY_DAYS"),
 ];
 
 /// Everything a person can set for one state directory.
@@ -45,6 +49,8 @@ pub struct Config {
     pub no_autostart: bool,
     /// No colours on the terminal.
     pub no_color: bool,
+    /// How long the past is kept.
+    pub retention: Policy,
 }
 
 /// Which relays to use.
@@ -145,6 +151,7 @@ impl Config {
             log: find("log").map(|f| f.text),
             no_autostart: find("no_autostart").is_some_and(|f| f.is_on()),
             no_color: find("no_color").is_some_and(|f| f.is_on()),
+            retention: retention(|key| find(key))?,
             home,
         })
     }
@@ -153,6 +160,7 @@ impl Config {
 const RELAY: &str = "`default`, `disabled` or the http:// or https:// URL of a relay";
 const DISCOVERY: &str = "`default`, `local` or `none`";
 const BIND: &str = "ADDR:PORT, for example `0.0.0.0:4433` or `[::]:0` (port 0 = any)";
+const NUMBER: &str = "a whole number, 0 or more";
 const NAME: &str = "one line of 1 to 128 bytes without control characters";
 
 /// A value and where it was found.
@@ -202,6 +210,9 @@ impl File {
     fn check(&self, key: &str, value: &Value) -> Result<(), ConfigError> {
         let (allowed, fits) = match key {
             "no_autostart" | "no_color" => ("`true` or `false`", value.is_bool()),
+            "history_keep" | "history_days" | "history_daily_days" => {
+                (NUMBER, value.as_integer().is_some_and(|n| n >= 0))
+            }
             "relay" | "discovery" | "bind" | "name" | "log" => ("a text in quotes", value.is_str()),
             _ => {
                 return Err(ConfigError::UnknownKey {
@@ -257,6 +268,23 @@ fn syntax_error(path: &Path, text: &str, error: &toml::de::Error) -> ConfigError
 
 fn known_keys() -> String {
     KEYS.map(|(key, _)| key).join(", ")
+}
+
+/// The policy for the past; what is not set is as by default.
+fn retention(find: impl Fn(&str) -> Option<Found>) -> Result<Policy, ConfigError> {
+    const DAY_MS: u64 = 24 * 60 * 60 * 1000;
+    let number = |key| {
+        find(key)
+            .map(|f| f.parse(NUMBER, |text| text.parse::<u64>().ok()))
+            .transpose()
+    };
+    let default = Policy::default();
+    Ok(Policy {
+        newest: number("history_keep")?.unwrap_or(default.newest),
+        all_ms: number("history_days")?.map_or(default.all_ms, |days| days.saturating_mul(DAY_MS)),
+        daily_ms: number("history_daily_days")?.map_or(default.daily_ms, |days| days.saturating_mul(DAY_MS)),
+        ..default
+    })
 }
 
 fn parse_relay(text: &str) -> Option<Relay> {

@@ -1,6 +1,7 @@
 //! The engine: one loop over one closed set of events, owner of everything that changes while it runs:
 //! folders, devices, connections, sessions, waiting requests. It decides little itself: `core` does.
 
+mod collect;
 mod conflicts;
 mod devices;
 mod folders;
@@ -15,7 +16,7 @@ mod waits;
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, Mutex, RwLock};
 use std::time::Duration;
 
 use alike_core::message::{ALPN, Announce, Hello, Message, PairReply, PairRequest};
@@ -84,6 +85,8 @@ enum Event {
     },
     /// A folder's view or activity changed.
     FolderChanged(FolderKey),
+    /// It is time to let go of what nobody keeps.
+    Collect,
     /// A person answered what the folder held.
     Answered(FolderKey),
     /// What a peer said is not in doubt any more: it counts now.
@@ -128,6 +131,8 @@ struct Engine {
     stopping: Option<Responder>,
     /// The database failed and has to be opened again.
     reopen: bool,
+    /// Held by whoever collects.
+    collecting: Arc<Mutex<()>>,
 }
 
 /// How a run of the engine ended.
@@ -215,12 +220,14 @@ async fn run_once(
         journal: Journal::default(),
         stopping: None,
         reopen: false,
+        collecting: Arc::default(),
     };
     // What writing outboards left behind when the last engine was cut off; nobody writes any yet.
     if let Err(error) = crate::outboard::clear_temps(&outboards) {
         tracing::debug!("clearing {}: {error}", outboards.display());
     }
     engine.load()?;
+    engine.collect_by_itself();
     point("engine.loaded");
     let accept = tokio::spawn(accept(endpoint.clone(), events));
     if let Some(ready) = ready.take() {
@@ -362,6 +369,7 @@ impl Engine {
                 link,
                 announce,
             } => self.said(device, link, Message::Announce(announce)),
+            Event::Collect => self.collect_now(),
             Event::Answered(key) => self.hold_answered(key),
             Event::PullEnded {
                 folder,

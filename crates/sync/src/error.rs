@@ -20,6 +20,14 @@ pub enum Error {
         /// Why, and what to do.
         reason: String,
     },
+    /// Displaced versions cannot be looked at, or not be removed.
+    #[error("looking through the displaced versions of {} failed: {source}", path.display())]
+    Displaced {
+        /// The folder's root.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
     /// The database failed.
     #[error(transparent)]
     Store(#[from] alike_store::StoreError),

@@ -578,6 +578,17 @@ impl Folder {
     }
 }
 
+impl Place {
+    /// Keeps the content of a small file, for its past. Without that everything else goes on.
+    pub(crate) fn keep_small(&self, digest: &alike_core::digest::Digest, content: &[u8]) {
+        if content.len() <= alike_store::MAX_PACKED
+            && let Err(error) = self.store.pack(digest, content)
+        {
+            tracing::debug!(folder = %self.row.name, "a content is not kept: {error}");
+        }
+    }
+}
+
 impl std::fmt::Debug for Place {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{} at {}", self.row.name, self.row.path.display())

@@ -5,6 +5,7 @@ mod apply;
 mod blobs;
 mod claims;
 mod clock;
+mod collect;
 pub mod config;
 pub mod control;
 mod disk;

@@ -15,6 +15,7 @@ pub(crate) use pool::Pool;
 
 use std::path::Path;
 
+use alike_core::digest::Digest;
 use alike_core::observe::Seen;
 use alike_core::path::RelPath;
 use alike_store::{Fingerprint, FolderKey, IndexRow, Snapshot, StoreError};
@@ -101,6 +102,8 @@ pub(crate) struct Scan<'a> {
     pub cancelled: &'a (dyn Fn() -> bool + Sync),
     /// Where to keep the outboards of large files.
     pub keep_outboards: Option<&'a Path>,
+    /// Gets the content of small files, as they are hashed.
+    pub keep_small: &'a (dyn Fn(&Digest, &[u8]) + Sync),
     /// What is left out.
     pub ignore: &'a Ignore,
 }

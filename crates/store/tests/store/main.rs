@@ -8,5 +8,6 @@ mod gc;
 mod medium;
 mod model;
 mod opening;
+mod packs;
 mod rows;
 mod workload;

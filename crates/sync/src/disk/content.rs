@@ -26,6 +26,11 @@ impl Buffer {
     pub(crate) fn new() -> Self {
         Buffer(vec![0; BUFFER])
     }
+
+    /// The first bytes: all of the file that was hashed last, if it is not longer than the buffer.
+    pub(crate) fn start(&self, len: usize) -> &[u8] {
+        &self.0[..len]
+    }
 }
 
 /// What reading came to.

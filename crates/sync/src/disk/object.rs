@@ -12,6 +12,16 @@ use super::own::OBJECTS;
 use super::temp::{ASIDE, is_absent_io};
 use super::{Buffer, Content, Dir, Kind, Root, sys};
 
+/// A displaced version.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Object {
+    /// What it is called; what is in it nobody has looked at here.
+    pub(crate) digest: Digest,
+    pub(crate) bytes: u64,
+    /// Seconds since it was put there.
+    pub(crate) age: u64,
+}
+
 impl Root {
     /// Copies a displaced version into a new temporary file. `None` if there is none, or it is damaged.
     pub(crate) fn temp_from_object(&self, digest: &Digest) -> io::Result<Option<Vec<u8>>> {
@@ -37,6 +47,63 @@ impl Root {
         };
         let stat = super::dir::stat_of(&sys::fstat(&file)?);
         Ok((stat.kind == Kind::File).then_some(file))
+    }
+
+    /// Calls `seen` for each displaced version until that returns `false`.
+    pub(crate) fn each_object(&self, seen: &mut dyn FnMut(&Object) -> bool) -> io::Result<()> {
+        let absent = |errno: Errno| {
+            if super::is_absent(errno) {
+                Ok(())
+            } else {
+                Err(errno.into())
+            }
+        };
+        let all = match self.own_dir(OBJECTS) {
+            Ok(all) => all,
+            Err(errno) => return absent(errno),
+        };
+        let now = crate::clock::now_ns();
+        for (shard, _) in all.entries()? {
+            let Ok(name) = std::str::from_utf8(&shard) else {
+                continue;
+            };
+            let shard = match self.own_dir(&format!("{OBJECTS}/{name}")) {
+                Ok(shard) => shard,
+                Err(errno) => {
+                    absent(errno)?;
+                    continue;
+                }
+            };
+            for (name, _) in shard.entries()? {
+                let digest = std::str::from_utf8(&name).ok().and_then(Digest::from_hex);
+                let (Some(digest), Some(stat)) = (digest, shard.stat(&name)?) else {
+                    continue;
+                };
+                let age = now.saturating_sub(stat.fingerprint.ctime_ns) / 1_000_000_000;
+                let object = Object {
+                    digest,
+                    bytes: stat.fingerprint.size,
+                    age: u64::try_from(age).unwrap_or(0),
+                };
+                if !seen(&object) {
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes a displaced version; `false` if it is not there.
+    pub(crate) fn remove_object(&self, digest: &Digest) -> io::Result<bool> {
+        let hex = digest.to_hex();
+        let removed = self
+            .own_dir(&format!("{OBJECTS}/{}", &hex[..2]))
+            .and_then(|shard| sys::unlinkat(&shard, hex.as_bytes(), AtFlags::empty()));
+        match removed {
+            Ok(()) => Ok(true),
+            Err(errno) if super::is_absent(errno) => Ok(false),
+            Err(errno) => Err(errno.into()),
+        }
     }
 
     /// Puts `tmp/name`, whose content is known to be `digest`, into the objects.

@@ -76,6 +76,18 @@ impl Root {
         }
     }
 
+    /// A new temporary file with this content.
+    pub(crate) fn temp_of(&self, content: &[u8]) -> io::Result<Vec<u8>> {
+        let (name, mut file) = self.temp_file()?;
+        match file.write_all(content) {
+            Ok(()) => Ok(name),
+            Err(e) => {
+                self.remove_temp(&name);
+                Err(e)
+            }
+        }
+    }
+
     /// Opens the temporary file `name` for reading and writing; `create`: makes it if it is not there.
     pub(crate) fn temp_named(&self, name: &[u8], create: bool) -> io::Result<File> {
         check_name(name)?;

@@ -10,12 +10,21 @@ use crate::error::Error;
 impl Engine {
     pub(super) fn past(&mut self, request: PastRequest, responder: Responder) -> Result<(), Error> {
         match request {
+            PastRequest::Pin {
+                folder,
+                generation,
+                keep,
+            } => self.pin(&folder, &generation, keep, &responder),
+            PastRequest::Gc {
+                folder,
+                keep,
+                older_than_secs,
+                dry_run,
+            } => self.gc(&folder, keep, older_than_secs, dry_run, responder),
             PastRequest::Log { .. }
             | PastRequest::Diff { .. }
             | PastRequest::Restore { .. }
             | PastRequest::Checkout { .. }
-            | PastRequest::Pin { .. }
-            | PastRequest::Gc { .. }
             | PastRequest::Verify { .. } => {
                 drop(responder);
                 Err(Error::Refused("it is not in this version yet".into()))

@@ -224,6 +224,7 @@ pub(crate) fn write(place: &Place, group: Vec<(Item, Vec<u8>)>) -> Written {
             continue;
         }
         let head = item.head.as_ref().expect("content is for something");
+        place.keep_small(&size_of(&item).0, &bytes);
         match write_one(&place.root, &bytes, head.is_exec(), head.mtime) {
             Ok(temp) => out.ready.push(Ready {
                 item,

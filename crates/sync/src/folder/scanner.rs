@@ -486,6 +486,7 @@ impl Scanner {
                 on_dir: &on_dir,
                 cancelled: &|| stop.load(Ordering::Relaxed),
                 keep_outboards: Some(&self.place.outboards),
+                keep_small: &|digest, content| self.place.keep_small(digest, content),
                 ignore: &self.place.ignore,
             };
             let folder = &self.folder;

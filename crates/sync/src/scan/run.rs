@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use alike_core::path::{MAX_DEPTH, MAX_PATH, Name, OWN_DIR, PathError, RelPath};
 use alike_core::record::Value;
-use alike_store::IndexRow;
+use alike_store::{IndexRow, MAX_PACKED};
 use rustix::io::Errno;
 
 use super::batch::Batches;
@@ -497,6 +497,11 @@ impl Run<'_> {
         point("scan.hash");
         let content = open.hash(name.as_bytes(), stat, buffer, self.scan.keep_outboards, &mut tick);
         point("scan.hashed");
+        if let Ok(Content::Is { digest, stat }) = &content
+            && stat.fingerprint.size <= MAX_PACKED as u64
+        {
+            (self.scan.keep_small)(digest, buffer.start(stat.fingerprint.size as usize));
+        }
         content
     }
 

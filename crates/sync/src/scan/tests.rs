@@ -124,6 +124,7 @@ impl World {
             },
             cancelled: &|| self.cancel.load(Ordering::Relaxed),
             keep_outboards: outboards,
+            keep_small: &|_, _| {},
             ignore: &Ignore::default(),
         };
         let report = scan.run(targets, &|batch| {

@@ -97,6 +97,7 @@ impl Sim {
             on_dir: &|_| {},
             cancelled: &|| false,
             keep_outboards: None,
+            keep_small: &|_, _| {},
             ignore: &process.place.ignore,
         };
         self.scanning.set(true);

@@ -34,6 +34,7 @@ fn a_file_that_is_being_written_is_busy_and_holds_nothing_up() {
             false
         },
         keep_outboards: None,
+        keep_small: &|_, _| {},
         ignore: &Ignore::default(),
     };
     let report = scan

@@ -1,0 +1,430 @@
+//! Packs: contents of small files, kept when they are first hashed, so that an edit in place still has a past. Files
+//! in the state directory, shared by all folders; a row of the database says where each content is. A row here ⇒ its
+//! bytes are durable. Never holds what is not also named by a digest, and never rewrites a byte of a pack.
+//!
+//! A pack is `packs/<number, 8 hex digits>`: one entry after the other, each `digest (32) ++ length (u32,
+//! little-endian) ++ content`. What no row names (an append that was cut off, a content that went) is waste until the
+//! pack is written anew.
+
+use std::collections::{HashMap, HashSet};
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard};
+
+use alike_core::digest::Digest;
+use redb::{ReadableTable, WriteTransaction};
+
+use crate::error::{Fault, StoreError};
+use crate::schema::PACKED;
+use crate::snapshot::Snapshot;
+use crate::store::Store;
+
+/// Contents over this (bytes) are not packed.
+pub const MAX_PACKED: usize = 64 * 1024;
+/// A pack that has grown over this (bytes) gets no more: what is collected is whole packs.
+const ROLL: u64 = 64 * 1024 * 1024;
+/// Contents that were appended and are in no commit yet, at most; over that, the oldest are forgotten (waste).
+const MAX_FRESH: usize = 1 << 17;
+/// Rows changed in one transaction at most.
+const MAX_ROWS: usize = 5_000;
+/// Bytes before each content.
+const HEADER: u64 = 36;
+/// A hundredth of the file system stays free of packs, but no more than this (bytes): the past is worth less than room
+/// to work.
+const SPARE: u64 = 1 << 30;
+
+/// Where a content is: pack, offset of its first byte, length.
+pub(crate) type PackPlace = (u32, u64, u32);
+
+/// The packs of a state directory.
+pub(crate) struct Packs {
+    dir: PathBuf,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    open: Option<Open>,
+    /// Appended, and in no commit yet.
+    fresh: HashMap<Digest, PackPlace>,
+    /// Those that were so at the last sweep already.
+    aged: HashSet<Digest>,
+}
+
+struct Open {
+    number: u32,
+    file: File,
+    len: u64,
+    dirty: bool,
+}
+
+impl Packs {
+    pub(crate) fn new(home: &Path) -> Packs {
+        Packs {
+            dir: home.join("packs"),
+            state: Mutex::default(),
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect("nobody panics while he appends")
+    }
+
+    fn path(&self, number: u32) -> PathBuf {
+        self.dir.join(format!("{number:08x}"))
+    }
+
+    /// Numbers and lengths of all packs.
+    fn list(&self) -> io::Result<Vec<(u32, u64)>> {
+        let entries = match fs::read_dir(&self.dir) {
+            Ok(entries) => entries,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(e) => return Err(e),
+        };
+        let mut found = Vec::new();
+        for entry in entries {
+            let entry = entry?;
+            let name = entry.file_name();
+            let number = name.to_str().filter(|name| name.len() == 8);
+            if let Some(number) = number.and_then(|name| u32::from_str_radix(name, 16).ok()) {
+                found.push((number, entry.metadata()?.len()));
+            }
+        }
+        found.sort_unstable();
+        Ok(found)
+    }
+
+    /// Seconds since a pack was last written to; 0 if nobody can tell.
+    fn age(&self, number: u32) -> u64 {
+        let modified = fs::metadata(self.path(number)).and_then(|meta| meta.modified());
+        modified
+            .ok()
+            .and_then(|time| time.elapsed().ok())
+            .map_or(0, |age| age.as_secs())
+    }
+
+    /// Appends to the open pack, or to a new one. Not durable before [`Packs::sync`].
+    fn append(&self, state: &mut State, digest: &Digest, content: &[u8]) -> io::Result<PackPlace> {
+        if state.open.as_ref().is_none_or(|open| open.len > ROLL) {
+            self.sync(state)?;
+            state.open = Some(self.begin()?);
+        }
+        let open = state.open.as_mut().expect("it was just opened");
+        let len = u32::try_from(content.len()).expect("a packed content is small");
+        let mut entry = Vec::with_capacity(content.len() + HEADER as usize);
+        entry.extend_from_slice(&digest.0);
+        entry.extend_from_slice(&len.to_le_bytes());
+        entry.extend_from_slice(content);
+        let place = (open.number, open.len + HEADER, len);
+        if let Err(error) = open.file.write_all_at(&entry, open.len) {
+            // Half an entry is nobody's: the next one is written over it.
+            let _ = open.file.set_len(open.len);
+            return Err(error);
+        }
+        open.len += entry.len() as u64;
+        open.dirty = true;
+        Ok(place)
+    }
+
+    /// A new pack after all others: one that an earlier run ended in the middle of may end in half an entry.
+    fn begin(&self) -> io::Result<Open> {
+        DirBuilder::new().recursive(true).mode(0o700).create(&self.dir)?;
+        let number = self.list()?.last().map_or(0, |(last, _)| last + 1);
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(self.path(number))?;
+        File::open(&self.dir)?.sync_all()?;
+        Ok(Open {
+            number,
+            file,
+            len: 0,
+            dirty: false,
+        })
+    }
+
+    fn sync(&self, state: &mut State) -> io::Result<()> {
+        if let Some(open) = state.open.as_mut().filter(|open| open.dirty) {
+            open.file.sync_data()?;
+            open.dirty = false;
+        }
+        Ok(())
+    }
+
+    fn read(&self, digest: &Digest, (number, offset, len): PackPlace) -> io::Result<Option<Vec<u8>>> {
+        let mut content = vec![0; len as usize];
+        let file = match File::open(self.path(number)) {
+            Ok(file) => file,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(e) => return Err(e),
+        };
+        match file.read_exact_at(&mut content, offset) {
+            Ok(()) => Ok((Digest::of(&content) == *digest).then_some(content)),
+            Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// What of `digests` was appended and is in no commit yet; durable from here on.
+    pub(crate) fn take_fresh<'a>(
+        &self,
+        digests: impl Iterator<Item = &'a Digest>,
+    ) -> io::Result<Vec<(Digest, PackPlace)>> {
+        let mut state = self.state();
+        if state.fresh.is_empty() {
+            return Ok(Vec::new());
+        }
+        let found: Vec<_> = digests
+            .filter_map(|digest| state.fresh.remove_entry(digest))
+            .collect();
+        if !found.is_empty() {
+            self.sync(&mut state)?;
+        }
+        Ok(found)
+    }
+
+    /// Ends the open pack: the next append begins another. All packs, and those that a commit to come may name.
+    fn settle(&self) -> io::Result<(HashMap<u32, u64>, HashSet<u32>)> {
+        let mut state = self.state();
+        self.sync(&mut state)?;
+        state.open = None;
+        // What no commit has named for so long was overtaken.
+        let aged = std::mem::take(&mut state.aged);
+        state.fresh.retain(|digest, _| !aged.contains(digest));
+        state.aged = state.fresh.keys().copied().collect();
+        let fresh = state.fresh.values().map(|place| place.0).collect();
+        Ok((self.list()?.into_iter().collect(), fresh))
+    }
+
+    fn remove(&self, number: u32) -> io::Result<()> {
+        fs::remove_file(self.path(number))
+    }
+
+    fn has_room(&self) -> bool {
+        let home = self.dir.parent().unwrap_or(&self.dir);
+        // Where nobody can tell, it is tried.
+        rustix::fs::statvfs(home).map_or(true, |fs| {
+            let free = fs.f_bavail.saturating_mul(fs.f_frsize);
+            let total = fs.f_blocks.saturating_mul(fs.f_frsize);
+            total == 0 || free > SPARE.min(total / 100)
+        })
+    }
+}
+
+/// What a sweep of the packs came to.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct PackSweep {
+    /// Contents that went.
+    pub removed: u64,
+    /// Bytes by which the packs became shorter.
+    pub freed: u64,
+}
+
+/// Rows for contents whose bytes are durable.
+pub(crate) fn put(tx: &WriteTransaction, packed: &[(Digest, PackPlace)]) -> Result<(), Fault> {
+    let mut table = tx.open_table(PACKED)?;
+    for (digest, place) in packed {
+        if table.get(&digest.0)?.is_none() {
+            table.insert(&digest.0, *place)?;
+        }
+    }
+    Ok(())
+}
+
+impl Snapshot {
+    /// Is this content packed?
+    pub fn is_packed(&self, digest: &Digest) -> Result<bool, StoreError> {
+        self.run(|| Ok(self.packed.get(&digest.0)?.is_some()))
+    }
+}
+
+impl Store {
+    /// Keeps a small content: it counts once a commit has put an index row with it. Nothing is kept where packs have
+    /// no room, and of a store without a state directory.
+    pub fn pack(&self, digest: &Digest, content: &[u8]) -> Result<(), StoreError> {
+        let Some(packs) = self.packs.as_ref().filter(|_| content.len() <= MAX_PACKED) else {
+            return Ok(());
+        };
+        if content.is_empty() || packs.state().fresh.contains_key(digest) {
+            return Ok(());
+        }
+        if self.snapshot()?.is_packed(digest)? || !packs.has_room() {
+            return Ok(());
+        }
+        let mut state = packs.state();
+        if state.fresh.len() >= MAX_FRESH {
+            state.fresh.clear();
+        }
+        let place = packs
+            .append(&mut state, digest, content)
+            .map_err(|source| io_error("packing into", &packs.dir, source))?;
+        state.fresh.insert(*digest, place);
+        Ok(())
+    }
+
+    /// A packed content, verified; `None` if it is not packed, or damaged.
+    pub fn packed(&self, digest: &Digest) -> Result<Option<Vec<u8>>, StoreError> {
+        let Some(packs) = &self.packs else { return Ok(None) };
+        // A pack may be written anew between the look at its row and the one at its bytes.
+        for _ in 0..2 {
+            let snapshot = self.snapshot()?;
+            let place = snapshot.run(|| Ok(snapshot.packed.get(&digest.0)?.map(|row| row.value())))?;
+            let Some(place) = place else { return Ok(None) };
+            let content = packs
+                .read(digest, place)
+                .map_err(|source| io_error("reading", &packs.path(place.0), source))?;
+            if content.is_some() {
+                return Ok(content);
+            }
+        }
+        Ok(None)
+    }
+
+    /// Lets go of packed contents that `goes` names (by digest, and seconds since their pack was written to), and
+    /// writes packs anew of which half is waste. A content that is packed again in this very moment may lose that: then
+    /// it has no past but what others keep of it.
+    pub fn sweep_packs(&self, goes: &dyn Fn(&Digest, u64) -> bool) -> Result<PackSweep, StoreError> {
+        let Some(packs) = &self.packs else {
+            return Ok(PackSweep::default());
+        };
+        let io = |source| io_error("sweeping", &packs.dir, source);
+        let before = self.packs_bytes();
+        let (old, fresh) = packs.settle().map_err(io)?;
+        let ages: HashMap<u32, u64> = old.keys().map(|number| (*number, packs.age(*number))).collect();
+        let mut live: HashMap<u32, Vec<(Digest, PackPlace)>> = HashMap::new();
+        let mut gone = Vec::new();
+        let snapshot = self.snapshot()?;
+        snapshot.run(|| {
+            for row in snapshot.packed.iter()? {
+                let (key, place) = row?;
+                let (digest, place) = (Digest(*key.value()), place.value());
+                match ages.get(&place.0) {
+                    Some(age) if goes(&digest, *age) => gone.push(digest),
+                    Some(_) => live.entry(place.0).or_default().push((digest, place)),
+                    None => {}
+                }
+            }
+            Ok(())
+        })?;
+        drop(snapshot);
+        for part in gone.chunks(MAX_ROWS) {
+            self.write_anyway(|tx| {
+                let mut table = tx.open_table(PACKED)?;
+                for digest in part {
+                    table.remove(&digest.0)?;
+                }
+                Ok(())
+            })?;
+        }
+        for (number, len) in old.into_iter().filter(|(number, _)| !fresh.contains(number)) {
+            let live = live.remove(&number).unwrap_or_default();
+            let bytes: u64 = live.iter().map(|(_, place)| u64::from(place.2) + HEADER).sum();
+            if bytes * 2 > len {
+                continue;
+            }
+            self.pack_again(packs, &live)?;
+            packs.remove(number).map_err(io)?;
+        }
+        Ok(PackSweep {
+            removed: gone.len() as u64,
+            freed: before.saturating_sub(self.packs_bytes()),
+        })
+    }
+
+    /// What [`Store::sweep_packs`] would let go of: contents, and their bytes.
+    pub fn packs_waste(&self, goes: &dyn Fn(&Digest, u64) -> bool) -> Result<(u64, u64), StoreError> {
+        let Some(packs) = &self.packs else {
+            return Ok((0, 0));
+        };
+        let mut ages: HashMap<u32, u64> = HashMap::new();
+        let snapshot = self.snapshot()?;
+        snapshot.run(|| {
+            let (mut contents, mut bytes) = (0, 0);
+            for row in snapshot.packed.iter()? {
+                let (key, place) = row?;
+                let (number, _, len) = place.value();
+                let age = *ages.entry(number).or_insert_with(|| packs.age(number));
+                if goes(&Digest(*key.value()), age) {
+                    contents += 1;
+                    bytes += u64::from(len) + HEADER;
+                }
+            }
+            Ok((contents, bytes))
+        })
+    }
+
+    /// Appends contents once more, and lets their rows name that. One that is damaged loses its row.
+    fn pack_again(&self, packs: &Packs, live: &[(Digest, PackPlace)]) -> Result<(), StoreError> {
+        let io = |source| io_error("writing anew a pack in", &packs.dir, source);
+        let mut moved = Vec::with_capacity(live.len());
+        for (digest, place) in live {
+            let content = packs.read(digest, *place).map_err(io)?;
+            let to = match content {
+                Some(content) => Some(packs.append(&mut packs.state(), digest, &content).map_err(io)?),
+                None => None,
+            };
+            moved.push((digest, *place, to));
+        }
+        packs.sync(&mut packs.state()).map_err(io)?;
+        for part in moved.chunks(MAX_ROWS) {
+            self.write_anyway(|tx| {
+                let mut table = tx.open_table(PACKED)?;
+                for (digest, from, to) in part {
+                    if table.get(&digest.0)?.map(|row| row.value()) != Some(*from) {
+                        continue;
+                    }
+                    match to {
+                        Some(to) => drop(table.insert(&digest.0, *to)?),
+                        None => drop(table.remove(&digest.0)?),
+                    }
+                }
+                Ok(())
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Looks at every packed content: `seen` gets its digest, its bytes, and whether they are good; `false` ends it.
+    pub fn check_packs(&self, seen: &mut dyn FnMut(&Digest, u64, bool) -> bool) -> Result<(), StoreError> {
+        let Some(packs) = &self.packs else { return Ok(()) };
+        let mut all = Vec::new();
+        let snapshot = self.snapshot()?;
+        snapshot.run(|| {
+            for row in snapshot.packed.iter()? {
+                let (key, place) = row?;
+                all.push((place.value(), Digest(*key.value())));
+            }
+            Ok(())
+        })?;
+        drop(snapshot);
+        all.sort_unstable();
+        for (place, digest) in all {
+            let is_good = packs.read(&digest, place).is_ok_and(|content| content.is_some())
+                // Written anew meanwhile?
+                || self.packed(&digest)?.is_some()
+                || !self.snapshot()?.is_packed(&digest)?;
+            if !seen(&digest, place.2.into(), is_good) {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Bytes of all packs.
+    pub fn packs_bytes(&self) -> u64 {
+        let list = self.packs.as_ref().and_then(|packs| packs.list().ok());
+        list.into_iter().flatten().map(|(_, len)| len).sum()
+    }
+}
+
+pub(crate) fn io_error(doing: &'static str, path: &Path, source: io::Error) -> StoreError {
+    StoreError::Io {
+        doing,
+        path: path.to_owned(),
+        source,
+    }
+}

@@ -1,0 +1,131 @@
+//! Packs: what is in them after commits, crashes in the middle and sweeps. Never looks into a pack.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use alike_core::digest::Digest;
+use alike_core::record::Value;
+use alike_store::*;
+
+use crate::fixture::*;
+use crate::model::Lcg;
+
+fn file(content: &[u8]) -> Value {
+    Value::File {
+        digest: Digest::of(content),
+        size: content.len() as u64,
+    }
+}
+
+fn put(fixture: &Fixture, name: &str, content: &[u8]) {
+    fixture.store.pack(&Digest::of(content), content).unwrap();
+    fixture.commit(Commit {
+        index_put: vec![(path(name.as_bytes()), row(file(content)))],
+        ..Commit::default()
+    });
+}
+
+fn packed(fixture: &Fixture, content: &[u8]) -> Option<Vec<u8>> {
+    fixture.store.packed(&Digest::of(content)).unwrap()
+}
+
+#[test]
+fn a_content_counts_once_a_commit_names_it() {
+    let fixture = fixture();
+    fixture.store.pack(&Digest::of(b"one"), b"one").unwrap();
+    assert_eq!(packed(&fixture, b"one"), None);
+    put(&fixture, "a", b"two");
+    assert_eq!(packed(&fixture, b"two").unwrap(), b"two");
+    put(&fixture, "b", b"one");
+    let bytes = fixture.store.packs_bytes();
+    put(&fixture, "c", b"one");
+    assert_eq!(fixture.store.packs_bytes(), bytes, "packed once");
+    let large = vec![1; MAX_PACKED + 1];
+    put(&fixture, "large", &large);
+    put(&fixture, "empty", b"");
+    assert_eq!((packed(&fixture, &large), packed(&fixture, b"")), (None, None));
+    let fixture = fixture.reopen();
+    assert_eq!(packed(&fixture, b"one").unwrap(), b"one");
+    assert_eq!(packed(&fixture, b"two").unwrap(), b"two");
+    put(&fixture, "d", b"three");
+    assert_eq!(packed(&fixture, b"three").unwrap(), b"three");
+}
+
+#[test]
+fn a_damaged_content_is_none_and_is_found() {
+    let fixture = fixture();
+    put(&fixture, "a", b"good");
+    put(&fixture, "b", b"spoilt");
+    let dir = fixture.dir.path().join("state/packs");
+    let pack = std::fs::read_dir(dir).unwrap().next().unwrap().unwrap().path();
+    let mut bytes = std::fs::read(&pack).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    std::fs::write(&pack, bytes).unwrap();
+    assert_eq!(packed(&fixture, b"good").unwrap(), b"good");
+    assert_eq!(packed(&fixture, b"spoilt"), None);
+    let mut bad = Vec::new();
+    let mut look = |digest: &Digest, _, good: bool| {
+        bad.extend((!good).then_some(*digest));
+        true
+    };
+    fixture.store.check_packs(&mut look).unwrap();
+    assert_eq!(bad, [Digest::of(b"spoilt")]);
+}
+
+/// Random contents are packed, let go of, and swept, with the store closed in between: what is kept is there.
+#[test]
+fn what_is_kept_outlives_every_sweep() {
+    for seed in 0..20 {
+        let mut random = Lcg(seed);
+        let mut fixture = fixture();
+        let mut kept: BTreeMap<Digest, Vec<u8>> = BTreeMap::new();
+        for step in 0..60 {
+            let len = random.below(3000);
+            let content: Vec<u8> = (0..=len).map(|i| (i ^ random.below(256)) as u8).collect();
+            let digest = Digest::of(&content);
+            match random.below(10) {
+                0..7 => {
+                    put(&fixture, &format!("f{step}"), &content);
+                    kept.insert(digest, content);
+                }
+                7 => fixture.store.pack(&digest, &content).unwrap(),
+                8 => {
+                    let all: Vec<Digest> = kept.keys().copied().collect();
+                    let gone: BTreeSet<Digest> = all.into_iter().filter(|_| random.below(3) > 0).collect();
+                    kept.retain(|digest, _| !gone.contains(digest));
+                    let before = fixture.store.packs_bytes();
+                    let (contents, _) = fixture.store.packs_waste(&|d, _| gone.contains(d)).unwrap();
+                    let swept = fixture.store.sweep_packs(&|d, _| gone.contains(d)).unwrap();
+                    assert_eq!(swept.removed, contents, "seed {seed}");
+                    assert_eq!(swept.freed, before - fixture.store.packs_bytes(), "seed {seed}");
+                    assert!(gone.iter().all(|d| fixture.store.packed(d).unwrap().is_none()));
+                    let live: u64 = kept.values().map(|c| c.len() as u64 + 36).sum();
+                    assert!(fixture.store.packs_bytes() <= 2 * live + 200_000, "seed {seed}");
+                }
+                _ => fixture = fixture.reopen(),
+            }
+            for (digest, content) in &kept {
+                let found = fixture.store.packed(digest).unwrap();
+                assert_eq!(found.as_ref(), Some(content), "seed {seed}, step {step}");
+            }
+        }
+    }
+}
+
+#[test]
+fn pins_are_of_generations_that_are_there() {
+    let fixture = fixture();
+    let generation = |n| Commit {
+        generation: Some(crate::fixture::generation(n)),
+        ..Commit::default()
+    };
+    (1..=3).for_each(|n| fixture.commit(generation(n)));
+    let folder = fixture.folder;
+    assert!(fixture.store.pin(folder, 1, true).unwrap());
+    assert!(!fixture.store.pin(folder, 9, true).unwrap());
+    assert_eq!(fixture.see().pins(folder).unwrap(), BTreeSet::from([1]));
+    assert_eq!(fixture.store.drop_generations(folder, &[1, 2]).unwrap(), 1);
+    assert!(fixture.see().generation(folder, 1).unwrap().is_some());
+    assert!(fixture.store.pin(folder, 1, false).unwrap());
+    assert_eq!(fixture.store.drop_generations(folder, &[1]).unwrap(), 1);
+    assert!(fixture.see().pins(folder).unwrap().is_empty());
+}

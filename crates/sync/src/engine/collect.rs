@@ -1,0 +1,121 @@
+//! `sync gc`, `sync pin`, and collecting by itself. The work runs on a blocking thread.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use alike_store::FolderKey;
+
+use super::folders::Slot;
+use super::past::find_generation;
+use super::socket::Responder;
+use super::{Engine, Event};
+use crate::collect::{Wanted, collect};
+use crate::control::{FolderRef, Pinned};
+use crate::error::Error;
+use crate::folder::Place;
+
+/// Pause before the first collection after a start, and between two.
+const BY_ITSELF: (Duration, Duration) = (Duration::from_secs(15 * 60), Duration::from_secs(6 * 60 * 60));
+
+impl Engine {
+    /// Asks for a collection now and then, as long as the engine lives.
+    pub(super) fn collect_by_itself(&self) {
+        let events = self.events.downgrade();
+        tokio::spawn(async move {
+            tokio::time::sleep(BY_ITSELF.0).await;
+            while let Some(events) = events.upgrade() {
+                if events.send(Event::Collect).await.is_err() {
+                    return;
+                }
+                drop(events);
+                tokio::time::sleep(BY_ITSELF.1).await;
+            }
+        });
+    }
+
+    fn places(&self) -> Vec<Arc<Place>> {
+        let open = self.folders.values().filter_map(|slot| match slot {
+            Slot::Open(folder) => Some(folder.place.clone()),
+            Slot::Closed(_) => None,
+        });
+        open.collect()
+    }
+
+    /// The policy, on all folders.
+    pub(super) fn collect_now(&self) {
+        let wanted: Vec<(FolderKey, Wanted)> = self
+            .folders
+            .keys()
+            .map(|key| (*key, Wanted::Policy(self.config.retention)))
+            .collect();
+        let (store, places, busy) = (self.store.clone(), self.places(), self.collecting.clone());
+        tokio::task::spawn_blocking(move || {
+            let Ok(_alone) = busy.try_lock() else { return };
+            match collect(&store, &places, &wanted, false) {
+                Ok(done) if done.removed_objects > 0 => tracing::info!(
+                    objects = done.removed_objects,
+                    bytes = done.freed_bytes,
+                    generations = done.removed_generations,
+                    "let go of what no kept generation needs"
+                ),
+                Ok(_) => {}
+                Err(error) => tracing::warn!("collecting: {error}"),
+            }
+        });
+    }
+
+    /// A person asks.
+    pub(super) fn gc(
+        &self,
+        folder: &FolderRef,
+        keep: Option<u64>,
+        older_than_secs: Option<u64>,
+        dry_run: bool,
+        responder: Responder,
+    ) -> Result<(), Error> {
+        let keys: Vec<FolderKey> = match folder.name {
+            Some(_) => vec![self.find_folder(folder)?],
+            None => self.folders.keys().copied().collect(),
+        };
+        let wanted = match (keep, older_than_secs) {
+            (None, None) => Wanted::Policy(self.config.retention),
+            (keep, older) => Wanted::Asked {
+                keep,
+                older_ms: older.map(|secs| secs.saturating_mul(1000)),
+            },
+        };
+        let wanted: Vec<(FolderKey, Wanted)> = keys.into_iter().map(|key| (key, wanted)).collect();
+        let (store, places, busy) = (self.store.clone(), self.places(), self.collecting.clone());
+        tokio::task::spawn_blocking(move || {
+            // One after the other.
+            let _alone = busy.lock().unwrap_or_else(|e| e.into_inner());
+            match collect(&store, &places, &wanted, dry_run) {
+                Ok(done) => responder.done(&done),
+                Err(error) => responder.failed(error, false),
+            }
+        });
+        Ok(())
+    }
+
+    pub(super) fn pin(
+        &self,
+        folder: &FolderRef,
+        generation: &str,
+        keep: bool,
+        responder: &Responder,
+    ) -> Result<(), Error> {
+        let key = self.find_folder(folder)?;
+        let found = find_generation(&self.store.snapshot()?, key, generation)?;
+        if !super::short(|| self.store.pin(key, found.number, keep))? {
+            return Err(Error::Refused(format!(
+                "generation {} is not there any more",
+                found.number
+            )));
+        }
+        responder.done(&Pinned {
+            folder: self.folders[&key].row().name.clone(),
+            generation: found.number,
+        });
+        Ok(())
+    }
+}
