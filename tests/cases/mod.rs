@@ -25,6 +25,7 @@ mod ignore;
 mod open_files;
 mod pairing;
 mod parked;
+mod past;
 mod programs;
 mod readers;
 mod resolve;

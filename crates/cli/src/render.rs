@@ -211,6 +211,25 @@ pub(crate) fn count(number: u64) -> String {
     shown
 }
 
+/// Says on stderr which paths have content that no connected device has; the exit code that this is.
+pub(crate) fn missing(paths: &[serde_json::Value], what: &str) -> crate::Exit {
+    const SHOWN: usize = 20;
+    for path in paths.iter().take(SHOWN) {
+        error(&format!(
+            "{} {what}: its content is on no device that is connected now",
+            json_name(path)
+        ));
+    }
+    if paths.len() > SHOWN {
+        error(&format!("… and {} more", paths.len() - SHOWN));
+    }
+    if paths.is_empty() {
+        crate::Exit::Done
+    } else {
+        crate::Exit::Failed
+    }
+}
+
 /// A number of things: `1 file`, `2 files`.
 pub(crate) fn things(number: u64, one: &str, many: &str) -> String {
     format!("{} {}", count(number), if number == 1 { one } else { many })

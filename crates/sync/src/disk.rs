@@ -16,7 +16,7 @@ mod own;
 mod rename;
 mod spelling;
 mod sys;
-mod temp;
+pub(crate) mod temp;
 mod witness;
 
 use std::ffi::OsStr;

@@ -10,6 +10,7 @@ mod pair;
 mod past;
 mod report;
 mod requests;
+mod restore;
 mod sessions;
 mod socket;
 mod waits;

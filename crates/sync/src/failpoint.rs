@@ -44,6 +44,8 @@ mod armed {
         "commit.found.done",
         "commit.merge",
         "commit.merge.done",
+        "commit.restore",
+        "commit.restore.done",
         "commit.generation",
         "commit.generation.done",
         // Getting a peer's state, and content.

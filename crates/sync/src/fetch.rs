@@ -4,6 +4,7 @@
 
 mod big;
 mod net;
+mod obtain;
 mod room;
 pub(crate) mod small;
 
@@ -30,6 +31,7 @@ use room::{Budget, Refused};
 
 pub(crate) use big::PREFIX as BIG_TEMP;
 pub(crate) use net::{NewNodes, state};
+pub(crate) use obtain::obtain;
 
 /// Paths in one batch at most.
 const BATCH_PATHS: usize = 1000;
@@ -92,6 +94,11 @@ impl Puller {
     pub(crate) fn set_sources(&self, sources: Vec<Source>) {
         self.sources.send_replace(sources);
         self.kick();
+    }
+
+    /// Who is asked now.
+    pub(crate) fn sources(&self) -> Vec<Source> {
+        self.sources.borrow().clone()
     }
 
     pub(crate) fn pause(&self, paused: bool) {

@@ -10,6 +10,7 @@ mod look;
 mod merge;
 mod park;
 mod resolve;
+mod restore;
 mod rules;
 pub(crate) mod scanner;
 
@@ -42,6 +43,7 @@ pub(crate) use hold::HeldView;
 pub(crate) use identity::is_doubtful;
 pub(crate) use look::Look;
 pub(crate) use park::{Parked, Why};
+pub(crate) use restore::{Done as RestoreDone, Wish};
 pub(crate) use rules::leaves_out;
 
 /// Events waiting for the folder's thread; senders wait when it is full.
@@ -107,6 +109,11 @@ pub(crate) enum FolderEvent {
         copy: Box<alike_core::view::Copy>,
         keep: Keep,
         reply: oneshot::Sender<Result<(), Error>>,
+    },
+    /// A person wants the folder, or a part of it, as it was.
+    Restore {
+        wish: Box<Wish>,
+        reply: oneshot::Sender<Result<RestoreDone, Error>>,
     },
     /// A held mass removal: let it through, or put things back.
     Answer {
@@ -390,6 +397,11 @@ impl Folder {
             }
             FolderEvent::Resolve { copy, keep, reply } => {
                 let result = self.resolve(&copy, keep);
+                self.publish()?;
+                let _ = reply.send(result);
+            }
+            FolderEvent::Restore { wish, reply } => {
+                let result = self.restore(&wish);
                 self.publish()?;
                 let _ = reply.send(result);
             }

@@ -3,6 +3,7 @@
 
 mod apply;
 mod blobs;
+mod checkout;
 mod claims;
 mod clock;
 mod collect;

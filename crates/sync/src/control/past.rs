@@ -173,8 +173,6 @@ pub struct CheckedOut {
 pub struct CheckoutProgress {
     /// Files written.
     pub files: u64,
-    /// Of how many.
-    pub of: u64,
 }
 
 /// Answer to [`PastRequest::Pin`].

@@ -106,6 +106,19 @@ impl Root {
         }
     }
 
+    /// Keeps a content that was at no path here.
+    pub(crate) fn keep_content(&self, digest: &Digest, content: &[u8]) -> io::Result<()> {
+        let temp = self.temp_of(content)?;
+        let kept = self
+            .tmp()
+            .map_err(io::Error::from)
+            .and_then(|tmp| self.keep_as(&tmp, &temp, digest));
+        if kept.is_err() {
+            self.remove_temp(&temp);
+        }
+        kept
+    }
+
     /// Puts `tmp/name`, whose content is known to be `digest`, into the objects.
     pub(super) fn keep_as(&self, tmp: &Dir, name: &[u8], digest: &Digest) -> io::Result<()> {
         let hex = digest.to_hex();

@@ -306,8 +306,8 @@ fn times(mtime_ns: i64) -> Timestamps {
     }
 }
 
-/// Copies `size` bytes and returns the digest of what arrived.
-fn copy(from: &File, size: u64, to: &File) -> io::Result<Digest> {
+/// Copies `size` bytes (shared with the source where the file system can) and returns the digest of what arrived.
+pub(crate) fn copy(from: &File, size: u64, to: &File) -> io::Result<Digest> {
     if size <= COPY_IN_MEMORY {
         let mut content = vec![0; size as usize];
         from.read_exact_at(&mut content, 0)?;

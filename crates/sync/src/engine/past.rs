@@ -10,6 +10,16 @@ use crate::error::Error;
 impl Engine {
     pub(super) fn past(&mut self, request: PastRequest, responder: Responder) -> Result<(), Error> {
         match request {
+            PastRequest::Restore {
+                folder,
+                generation,
+                paths,
+            } => self.restore(&folder, &generation, &paths, responder),
+            PastRequest::Checkout {
+                folder,
+                generation,
+                dir,
+            } => self.checkout(&folder, &generation, dir, responder),
             PastRequest::Pin {
                 folder,
                 generation,
@@ -21,11 +31,7 @@ impl Engine {
                 older_than_secs,
                 dry_run,
             } => self.gc(&folder, keep, older_than_secs, dry_run, responder),
-            PastRequest::Log { .. }
-            | PastRequest::Diff { .. }
-            | PastRequest::Restore { .. }
-            | PastRequest::Checkout { .. }
-            | PastRequest::Verify { .. } => {
+            PastRequest::Log { .. } | PastRequest::Diff { .. } | PastRequest::Verify { .. } => {
                 drop(responder);
                 Err(Error::Refused("it is not in this version yet".into()))
             }

@@ -176,6 +176,28 @@ fn notes_name(digest: &Digest) -> Vec<u8> {
     [PREFIX, digest.to_hex().as_bytes(), b".have"].concat()
 }
 
+/// Fetches a big file into the displaced versions. `false`: nobody could give all of it.
+pub(super) async fn pieces_kept(
+    place: &Arc<Place>,
+    (digest, size): (Digest, u64),
+    sources: &[Source],
+) -> std::io::Result<bool> {
+    let mut bytes = 0;
+    let result = pieces(place, (digest, size), sources, &mut bytes).await;
+    place.partial.fetch_sub(bytes, Ordering::Relaxed);
+    if !result? {
+        return Ok(false);
+    }
+    let place = place.clone();
+    let keep = move || {
+        place.root.remove_temp(&notes_name(&digest));
+        place.root.keep_temp(&temp_name(&digest)).map(|()| true)
+    };
+    tokio::task::spawn_blocking(keep)
+        .await
+        .unwrap_or_else(|e| Err(std::io::Error::other(e)))
+}
+
 /// Fetches all pieces that are not here yet. `false`: nobody could give some of them.
 async fn pieces(
     place: &Arc<Place>,

@@ -319,7 +319,7 @@ impl Folder {
     }
 
     /// The record of a local write.
-    fn record(
+    pub(super) fn record(
         &mut self,
         seen: &alike_core::observe::Seen,
         mat: Option<&Mat>,

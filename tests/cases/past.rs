@@ -1,0 +1,195 @@
+//! The past: what was there comes back, into the folder or beside it; what nobody keeps goes.
+
+use std::fs;
+
+use serde_json::Value;
+
+use crate::harness::*;
+
+fn json(device: &Device, args: &[&str]) -> Value {
+    let mut args = args.to_vec();
+    args.push("--json");
+    serde_json::from_str(&device.ok(&args)).expect("JSON")
+}
+
+fn generation(device: &Device) -> String {
+    device.field("generation").to_string()
+}
+
+/// Checks a generation out and compares it with what it should be.
+fn assert_was(lab: &Lab, device: &Device, generation: &str, like: &std::path::Path) {
+    let dir = lab.path(&format!(
+        "checkout {generation} {}",
+        device.folder_status()["root"]
+    ));
+    device.ok(["checkout".as_ref(), generation.as_ref(), dir.as_os_str()]);
+    assert_same_tree(like, &dir);
+    fs::remove_dir_all(dir).unwrap();
+}
+
+fn copy_of(device: &Device, lab: &Lab, name: &str) -> std::path::PathBuf {
+    let to = lab.path(name);
+    let status = std::process::Command::new("cp")
+        .args(["-a", "--"])
+        .args([device.path(""), to.clone()])
+        .status()
+        .unwrap();
+    assert!(status.success());
+    fs::remove_dir_all(to.join(".alike")).unwrap();
+    to
+}
+
+#[test]
+fn a_folder_comes_back_on_all_devices() {
+    let (lab, a, b) = paired(|dir| {
+        write(dir.join("notes.txt"), "first");
+        write(dir.join("dir/deep/photo"), noise("photo", 3_000_000));
+        write(dir.join("dir/run"), "#!/bin/sh");
+        set_mode(dir.join("dir/run"), 0o755);
+        std::os::unix::fs::symlink("notes.txt", dir.join("link")).unwrap();
+        fs::create_dir(dir.join("empty")).unwrap();
+        set_mtime(dir.join("notes.txt"), 1_600_000_000);
+    });
+    let (was, then) = (copy_of(&a, &lab, "was"), generation(&a));
+    write(a.path("notes.txt"), "second");
+    fs::remove_dir_all(b.path("dir")).unwrap();
+    fs::remove_dir(b.path("empty")).unwrap();
+    write(b.path("new/file"), "new");
+    fs::remove_file(a.path("link")).unwrap();
+    write(a.path("link"), "a file now");
+    settle(&[&a, &b]);
+    assert_converged(&[&a, &b]);
+    let (changed, later) = (copy_of(&a, &lab, "changed"), generation(&a));
+    // What names it on every device.
+    let root = a.field("root").to_string();
+
+    let done = json(&a, &["restore", &then]);
+    assert_eq!(
+        (&done["changed"], &done["removed"]),
+        (&4.into(), &1.into()),
+        "{done}"
+    );
+    settle(&[&a, &b]);
+    assert_converged(&[&a, &b]);
+    assert_same_tree(&was, &a.path(""));
+    assert_eq!(mtimes(&a.path(""))[&b"notes.txt"[..]], (1_600_000_000, 0));
+    assert_was(&lab, &a, &later, &changed);
+    assert_was(&lab, &b, &generation(&b), &was);
+    // And back again, from the other device.
+    let entry = json(&b, &["restore", &root[1..17]]);
+    assert!(entry["missing"].as_array().unwrap().is_empty(), "{entry}");
+    settle(&[&a, &b]);
+    assert_converged(&[&a, &b]);
+    assert_same_tree(&changed, &b.path(""));
+}
+
+#[test]
+fn one_path_comes_back_and_nothing_else() {
+    let (_lab, a, b) = paired(|dir| {
+        write(dir.join("d/one"), "one");
+        write(dir.join("d/two"), "two");
+        write(dir.join("three"), "three");
+    });
+    let then = generation(&a);
+    for name in ["d/one", "d/two", "three"] {
+        write(a.path(name), "changed");
+    }
+    settle(&[&a, &b]);
+    a.ok(["restore", &then, "d/one"]);
+    settle(&[&a, &b]);
+    assert_converged(&[&a, &b]);
+    assert_eq!(
+        (text(b.path("d/one")), text(b.path("d/two"))),
+        ("one".into(), "changed".into())
+    );
+    fs::remove_dir_all(b.path("d")).unwrap();
+    settle(&[&a, &b]);
+    a.ok(["restore".as_ref(), then.as_ref(), a.path("d").as_os_str()]);
+    settle(&[&a, &b]);
+    assert_converged(&[&a, &b]);
+    assert_eq!(
+        (text(b.path("d/one")), text(b.path("three"))),
+        ("one".into(), "changed".into())
+    );
+    for (args, why) in [
+        (vec!["restore", "999"], "no generation 999"),
+        (vec!["restore", &then, "never"], "neither in generation"),
+        (vec!["restore", &then, "/etc/passwd"], "not in the folder"),
+        (vec!["restore", "zzz"], "names no generation"),
+    ] {
+        a.fails(&args, 1, &[why]);
+    }
+}
+
+/// What happens to a folder when another device is taken over: each file is there under another name, as noise.
+#[test]
+fn a_folder_that_was_encrypted_elsewhere_comes_back_without_a_question() {
+    let (lab, a, b) = paired(|dir| {
+        for n in 0..60 {
+            write(
+                dir.join(format!("d{}/file {n}", n % 7)),
+                noise(&format!("{n}"), 500 + n * 100),
+            );
+        }
+    });
+    let (was, then) = (copy_of(&a, &lab, "was"), generation(&a));
+    for n in 0..60 {
+        let path = b.path(format!("d{}/file {n}", n % 7));
+        write(path.with_extension("locked"), noise(&format!("locked {n}"), 700));
+        fs::remove_file(path).unwrap();
+    }
+    settle_with_answers(&[&a, &b]);
+    a.ok(["restore", &then]);
+    settle(&[&a, &b]);
+    assert_converged(&[&a, &b]);
+    assert_same_tree(&was, &b.path(""));
+}
+
+/// As `settle`, answering what is held.
+fn settle_with_answers(devices: &[&Device]) {
+    eventually(
+        "all is answered and settled",
+        std::time::Duration::from_secs(60),
+        || {
+            for device in devices {
+                if device.field("state") == "held" {
+                    device.ok(["accept"]);
+                }
+            }
+            devices
+                .iter()
+                .all(|d| d.cmd(["wait", "--timeout", "2s"]).code == 0)
+        },
+    );
+}
+
+#[test]
+fn gc_keeps_what_is_pinned_and_gives_the_rest_back() {
+    let (lab, a, b) = paired(|dir| write(dir.join("big"), noise("0", 400_000)));
+    let mut copies = Vec::new();
+    for n in 1..=8 {
+        write(b.path("big"), noise(&format!("{n}"), 400_000));
+        write(b.path(format!("small {n}")), noise(&format!("s{n}"), 10_000));
+        settle(&[&a, &b]);
+        copies.push((generation(&a), copy_of(&a, &lab, &format!("copy {n}"))));
+    }
+    a.ok(["pin", &copies[2].0]);
+    let told = json(&a, &["gc", "--keep", "2", "--dry-run"]);
+    assert!(told["freed_bytes"].as_u64().unwrap() > 4 * 400_000, "{told}");
+    assert_was(&lab, &a, &copies[0].0, &copies[0].1);
+    let done = json(&a, &["gc", "--keep", "2"]);
+    assert!(done["freed_bytes"].as_u64().unwrap() > 4 * 400_000, "{done}");
+    assert_eq!(done["kept_generations"], 3, "{done}");
+    for at in [2, 6, 7] {
+        assert_was(&lab, &a, &copies[at].0, &copies[at].1);
+    }
+    let gone = lab.path("gone");
+    a.fails(
+        ["checkout", &copies[0].0, gone.to_str().unwrap()],
+        1,
+        &["no generation"],
+    );
+    a.ok(["unpin", &copies[2].0]);
+    assert_eq!(json(&a, &["gc", "--keep", "2"])["kept_generations"], 2);
+    assert_converged(&[&a, &b]);
+}
