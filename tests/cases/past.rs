@@ -138,6 +138,7 @@ fn a_folder_that_was_encrypted_elsewhere_comes_back_without_a_question() {
         write(path.with_extension("locked"), noise(&format!("locked {n}"), 700));
         fs::remove_file(path).unwrap();
     }
+    // Whether that is held hangs on how it is cut into scans; a person may have let it through.
     settle_with_answers(&[&a, &b]);
     a.ok(["restore", &then]);
     settle(&[&a, &b]);

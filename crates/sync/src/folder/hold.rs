@@ -17,6 +17,7 @@ use super::commit::Draft;
 use super::rules::drop_ignored;
 use super::scanner::ScanInput;
 use super::{Folder, Look, now_ms};
+use crate::blobs;
 use crate::error::Error;
 use crate::scan::{Finding, Found};
 
@@ -198,7 +199,7 @@ impl Folder {
     ) -> Result<(), Error> {
         let files = self.head.summary.files;
         let (gone, paths) = removed(changes);
-        if !is_mass_removal(files, gone) {
+        if !is_mass_removal(files, gone) || self.comes_back(changes)? >= gone {
             self.hold.remote.remove(&from);
             return Ok(());
         }
@@ -216,6 +217,20 @@ impl Folder {
         };
         self.hold.remote.insert(from, held);
         Err(Error::Held { gone, files })
+    }
+
+    /// How many files come whose content was here before: somebody has made the folder again what it was, and what goes
+    /// for that had come in their place. (Whoever encrypts a folder brings as many files as he takes, but new ones.)
+    fn comes_back(&self, changes: &[Change]) -> Result<u64, Error> {
+        let snapshot = self.place.store.snapshot()?;
+        let known = |change: &&Change| match (&change.before, &change.after) {
+            (None, Some(after)) => match &after.value {
+                Value::File { digest, size } => *size > 0 && blobs::has(&self.place, &snapshot, digest),
+                Value::Symlink { .. } | Value::Dir => false,
+            },
+            _ => false,
+        };
+        Ok(changes.iter().filter(known).count() as u64)
     }
 
     /// A peer no longer has the state that was held, or is no peer any more.
