@@ -31,6 +31,8 @@ enum Way {
     Pairing,
     /// See `edited_meanwhile` and `open_files`.
     Edits,
+    /// See `past`.
+    Restore,
 }
 
 fn way(point: &str) -> Way {
@@ -39,6 +41,7 @@ fn way(point: &str) -> Way {
         "fetch.big.note" | "fetch.big.noted" => Way::Notes,
         "move.away" | "move.steps" | "move.steps.put" => Way::Steps,
         "move.unexpected" | "move.open" | "move.swapped" | "move.back" | "recover.back" => Way::Edits,
+        _ if point.starts_with("commit.restore") => Way::Restore,
         _ if point.starts_with("recover.") => Way::Recovery,
         _ if point.starts_with("pair.") || point.starts_with("track.") => Way::Pairing,
         _ => Way::Changes,
@@ -227,7 +230,7 @@ impl Pair {
                     kill
                 }
                 Way::Steps => format!("move.exchange=errors;move.rename=errors;{kill}"),
-                Way::Notes | Way::Pairing | Way::Edits => unreachable!("they are elsewhere"),
+                Way::Notes | Way::Pairing | Way::Edits | Way::Restore => unreachable!("they are elsewhere"),
             };
             self.side(is_left).launch(&plan);
         }

@@ -194,3 +194,83 @@ fn gc_keeps_what_is_pinned_and_gives_the_rest_back() {
     assert_eq!(json(&a, &["gc", "--keep", "2"])["kept_generations"], 2);
     assert_converged(&[&a, &b]);
 }
+
+/// The engine ends in the middle of a restore: the folder is whole, and the restore can be asked for again.
+#[test]
+fn a_restore_that_was_cut_off_is_there_or_not() {
+    let lab = Lab::new();
+    let (mut a, mut b) = (lab.fallible("laptop"), lab.device("desktop"));
+    for name in ["one", "d/two"] {
+        write(a.path(name), name);
+    }
+    a.start();
+    b.start();
+    pair(&a, &b);
+    assert_converged(&[&a, &b]);
+    let then = generation(&a);
+    for (point, round) in [("commit.restore", 1), ("commit.restore.done", 2)] {
+        write(a.path("one"), format!("changed {round}"));
+        fs::remove_dir_all(a.path("d")).unwrap();
+        settle(&[&a, &b]);
+        a.kill();
+        a.launch(&format!("{point}=kill"));
+        eventually("it falls", std::time::Duration::from_secs(60), || {
+            let _ = a.cmd(["restore", &then]);
+            a.fell()
+        });
+        a.start();
+        settle(&[&a, &b]);
+        assert_converged(&[&a, &b]);
+        let is_back = a.path("d/two").exists();
+        assert_eq!(is_back, point.ends_with("done"), "{point}");
+        a.ok(["restore", &then]);
+        settle(&[&a, &b]);
+        assert_converged(&[&a, &b]);
+        assert_eq!(
+            (text(b.path("one")), text(b.path("d/two"))),
+            ("one".into(), "d/two".into())
+        );
+    }
+}
+
+/// A large file that was changed in place here has its old content only where the change displaced it.
+#[test]
+fn what_is_only_on_another_device_comes_from_there() {
+    let (lab, mut a, b) = paired(|dir| {
+        write(dir.join("large"), noise("old", 3_000_000));
+        write(dir.join("other"), "as it is");
+    });
+    let (was, then) = (copy_of(&a, &lab, "was"), generation(&a));
+    write(a.path("large"), noise("new", 3_000_000));
+    settle(&[&a, &b]);
+    b.ok(["pause"]);
+    let gone = lab.path("gone");
+    let said = a.fails(
+        ["checkout", &then, gone.to_str().unwrap()],
+        1,
+        &["large is not written"],
+    );
+    assert!(said.stdout.contains("1 file"), "{}", said.stdout);
+    assert_eq!(names(&gone), ["other"]);
+    a.fails(["restore", &then], 1, &["large stays as it is"]);
+    assert_eq!(fs::read(a.path("large")).unwrap(), noise("new", 3_000_000));
+    b.ok(["resume"]);
+    settle(&[&a, &b]);
+    assert_was(&lab, &a, &then, &was);
+    a.ok(["restore", &then]);
+    settle(&[&a, &b]);
+    assert_converged(&[&a, &b]);
+    assert_same_tree(&was, &b.path(""));
+    // Targets that would be written over, or synced.
+    let file = lab.path("file");
+    write(&file, "");
+    for (dir, why) in [
+        (a.path("in"), "would be synced"),
+        (file, "is a file"),
+        (was, "not empty"),
+    ] {
+        a.fails(["checkout".as_ref(), then.as_ref(), dir.as_os_str()], 1, &[why]);
+    }
+    a.stop();
+    a.fails(["restore", &then], 1, &["no engine runs"]);
+}

@@ -9,33 +9,30 @@ mod identity;
 mod look;
 mod merge;
 mod park;
+mod place;
 mod resolve;
 mod restore;
 mod rules;
 pub(crate) mod scanner;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
-use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 
 use alike_core::claim::{Claim, Claims};
-use alike_core::ids::{FolderId, ReplicaId};
+use alike_core::ids::ReplicaId;
 use alike_core::path::RelPath;
 use alike_core::state::State;
-use alike_store::{FolderKey, FolderRow, Head, Reason, Replica, Store, StoreError};
+use alike_store::{Head, Reason, Replica, StoreError};
 use tokio::sync::{oneshot, watch};
 
 use crate::apply::{BEING_WRITTEN, Outcome, Ready};
 use crate::claims::Signer;
 use crate::control::Keep;
-use crate::disk::{Root, Witness};
+use crate::disk::Witness;
 use crate::error::Error;
 use crate::fetch::NewNodes;
-use crate::ignore::Ignore;
 use crate::scan::{Finding, Found};
-use crate::serve::Traffic;
 
 pub(crate) use crate::clock::now_ms;
 pub(crate) use commit::Counts;
@@ -43,6 +40,7 @@ pub(crate) use hold::HeldView;
 pub(crate) use identity::is_doubtful;
 pub(crate) use look::Look;
 pub(crate) use park::{Parked, Why};
+pub(crate) use place::Place;
 pub(crate) use restore::{Done as RestoreDone, Wish};
 pub(crate) use rules::leaves_out;
 
@@ -52,24 +50,6 @@ const QUEUE: usize = 64;
 const MAX_FINDINGS: usize = 4096;
 /// Problems kept for `status`; the rest are counted in the last one.
 pub(crate) const MAX_PROBLEMS: usize = 1000;
-
-/// Where a folder is, and everything about it that does not change while the engine runs.
-pub(crate) struct Place {
-    pub(crate) key: FolderKey,
-    pub(crate) id: FolderId,
-    pub(crate) row: FolderRow,
-    pub(crate) root: Root,
-    pub(crate) store: Arc<Store>,
-    /// Verification trees of big files.
-    pub(crate) outboards: PathBuf,
-    pub(crate) traffic: Traffic,
-    /// Bytes of big files that have arrived but are not applied yet.
-    pub(crate) partial: AtomicU64,
-    /// What cannot be put on this disk.
-    pub(crate) parked: Parked,
-    /// What is not synced at all.
-    pub(crate) ignore: Ignore,
-}
 
 /// What happens to a folder.
 #[derive(Debug)]
@@ -587,22 +567,5 @@ impl Folder {
             changed: counts.changed,
             removed: counts.removed,
         })
-    }
-}
-
-impl Place {
-    /// Keeps the content of a small file, for its past. Without that everything else goes on.
-    pub(crate) fn keep_small(&self, digest: &alike_core::digest::Digest, content: &[u8]) {
-        if content.len() <= alike_store::MAX_PACKED
-            && let Err(error) = self.store.pack(digest, content)
-        {
-            tracing::debug!(folder = %self.row.name, "a content is not kept: {error}");
-        }
-    }
-}
-
-impl std::fmt::Debug for Place {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} at {}", self.row.name, self.row.path.display())
     }
 }

@@ -1,0 +1,49 @@
+//! Where a folder is, and what everything that works on it shares. Never changes what is in it.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
+use alike_core::digest::Digest;
+use alike_core::ids::FolderId;
+use alike_store::{FolderKey, FolderRow, Store};
+
+use super::Parked;
+use crate::disk::Root;
+use crate::ignore::Ignore;
+use crate::serve::Traffic;
+
+/// Where a folder is, and everything about it that does not change while the engine runs.
+pub(crate) struct Place {
+    pub(crate) key: FolderKey,
+    pub(crate) id: FolderId,
+    pub(crate) row: FolderRow,
+    pub(crate) root: Root,
+    pub(crate) store: Arc<Store>,
+    /// Verification trees of big files.
+    pub(crate) outboards: PathBuf,
+    pub(crate) traffic: Traffic,
+    /// Bytes of big files that have arrived but are not applied yet.
+    pub(crate) partial: AtomicU64,
+    /// What cannot be put on this disk.
+    pub(crate) parked: Parked,
+    /// What is not synced at all.
+    pub(crate) ignore: Ignore,
+}
+
+impl Place {
+    /// Keeps the content of a small file, for its past. Without that everything else goes on.
+    pub(crate) fn keep_small(&self, digest: &Digest, content: &[u8]) {
+        if content.len() <= alike_store::MAX_PACKED
+            && let Err(error) = self.store.pack(digest, content)
+        {
+            tracing::debug!(folder = %self.row.name, "a content is not kept: {error}");
+        }
+    }
+}
+
+impl std::fmt::Debug for Place {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} at {}", self.row.name, self.row.path.display())
+    }
+}
