@@ -22,6 +22,7 @@ mod held;
 mod hot;
 mod identity;
 mod ignore;
+mod log;
 mod open_files;
 mod pairing;
 mod parked;

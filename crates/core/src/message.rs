@@ -20,6 +20,8 @@ pub const MAX_NODE: usize = 8 << 20;
 pub const MAX_NODES: usize = 4096;
 /// Most blobs in one request.
 pub const MAX_BLOBS: usize = 1024;
+/// Most digests in one question of what is here.
+pub const MAX_HAVE: usize = 4096;
 /// Blobs up to this size travel whole, many to a stream; bigger ones as verified ranges.
 pub const SMALL_BLOB: u64 = 1 << 20;
 /// Longest name of a device or a folder.
@@ -112,6 +114,14 @@ pub enum Request {
         start: u64,
         /// Number of bytes.
         len: u64,
+    },
+    /// Whose content is here? Answered by one byte a digest, in order: 1 = it is, 0 = it is not. Not a promise: whoever
+    /// then asks for the content may hear otherwise.
+    Have {
+        /// Of which folder.
+        folder: FolderId,
+        /// At most [`MAX_HAVE`].
+        digests: Vec<Digest>,
     },
 }
 
@@ -219,7 +229,10 @@ impl Bounded for Request {
             {
                 Err(MessageError::Malformed)
             }
-            Request::Nodes { .. } | Request::Blobs { .. } | Request::Range { .. } => Ok(()),
+            Request::Have { digests, .. } if digests.len() > MAX_HAVE => Err(MessageError::Limit("digests")),
+            Request::Nodes { .. } | Request::Blobs { .. } | Request::Range { .. } | Request::Have { .. } => {
+                Ok(())
+            }
         }
     }
 }

@@ -5,7 +5,7 @@
 //! name whose hash says so, and the list of shards is cut the same way until one node holds it. Where the
 //! cuts fall depends on the names alone, so one changed file rewrites one shard and the nodes above it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use crate::codec::{DecodeError, Reader, put_bytes, put_varint};
@@ -276,6 +276,115 @@ fn read_into<T: Item>(
     }
 }
 
+/// Reads one entry of a directory: of its nodes only those on the way to the name.
+pub fn find<T: Item>(nodes: &dyn Nodes, digest: Digest, name: &Name) -> Result<Option<T>, TreeError> {
+    let (mut at, mut above) = (digest, MAX_LEVELS + 1);
+    loop {
+        let bytes = nodes.node(&at)?.ok_or(TreeError::Missing(at))?;
+        match decode::<T>(&bytes).map_err(|e| TreeError::Bad(at, e))? {
+            Node::Leaf(mut entries) => {
+                let found = entries.binary_search_by(|entry| entry.name().cmp(name)).ok();
+                return Ok(found.map(|i| entries.swap_remove(i)));
+            }
+            Node::Inner(level, _) if level >= above => {
+                return Err(TreeError::Bad(
+                    at,
+                    DecodeError::NotCanonical("levels do not descend"),
+                ));
+            }
+            // Each shard is known by its last name.
+            Node::Inner(level, children) => match children.iter().find(|c| c.0 >= *name) {
+                Some(child) => (at, above) = (child.1, level),
+                None => return Ok(None),
+            },
+        }
+    }
+}
+
+/// Reads two directories but for the shards that both have: all entries that differ are in what is left, with some
+/// that do not.
+pub fn read_two<T: Item>(nodes: &dyn Nodes, a: Digest, b: Digest) -> Result<(Vec<T>, Vec<T>), TreeError> {
+    let mut sides = [vec![Part::Unread(a)], vec![Part::Unread(b)]];
+    let mut above = MAX_LEVELS + 1;
+    loop {
+        // A digest stands for its names and all there is to them: what both sides have is equal.
+        let both: HashSet<Digest> = {
+            let [old, new] = sides
+                .each_ref()
+                .map(|side| side.iter().filter_map(Part::unread).collect::<HashSet<_>>());
+            old.intersection(&new).copied().collect()
+        };
+        let mut top = 0;
+        for side in &mut sides {
+            side.retain(|part| part.unread().is_none_or(|digest| !both.contains(&digest)));
+            for part in side {
+                if let Part::Unread(digest) = *part {
+                    let bytes = nodes.node(&digest)?.ok_or(TreeError::Missing(digest))?;
+                    let node = decode::<T>(&bytes).map_err(|e| TreeError::Bad(digest, e))?;
+                    *part = Part::Read(digest, node);
+                }
+                if let Part::Read(digest, Node::Inner(level, _)) = part {
+                    if *level >= above {
+                        return Err(TreeError::Bad(
+                            *digest,
+                            DecodeError::NotCanonical("levels do not descend"),
+                        ));
+                    }
+                    top = top.max(*level);
+                }
+            }
+        }
+        if top == 0 {
+            return Ok(sides.map(entries).into());
+        }
+        // The highest first, so that shards of one level are compared with each other.
+        for side in &mut sides {
+            *side = std::mem::take(side)
+                .into_iter()
+                .flat_map(|part| part.opened(top))
+                .collect();
+        }
+        above = top;
+    }
+}
+
+/// A part of a directory that is being compared.
+enum Part<T> {
+    Unread(Digest),
+    Read(Digest, Node<T>),
+}
+
+impl<T> Part<T> {
+    fn unread(&self) -> Option<Digest> {
+        match self {
+            Part::Unread(digest) => Some(*digest),
+            Part::Read(..) => None,
+        }
+    }
+
+    /// What is below it, if it is an inner node of this level.
+    fn opened(self, top: u8) -> Vec<Part<T>> {
+        match self {
+            Part::Read(_, Node::Inner(level, children)) if level == top => {
+                children.into_iter().map(|child| Part::Unread(child.1)).collect()
+            }
+            part => vec![part],
+        }
+    }
+}
+
+fn entries<T>(parts: Vec<Part<T>>) -> Vec<T> {
+    parts
+        .into_iter()
+        .flat_map(|part| match part {
+            Part::Read(_, Node::Leaf(entries)) => entries,
+            Part::Read(_, Node::Inner(..)) | Part::Unread(_) => {
+                unreachable!("every node was read, and every inner one opened")
+            }
+        })
+        .collect()
+}
+
 /// Reads a directory that a peer sent, and checks that it is cut as [`write`] cuts it.
 pub fn read_checked<T: Item>(nodes: &dyn Nodes, digest: Digest) -> Result<Vec<T>, TreeError> {
     let entries = read::<T>(nodes, digest)?;
@@ -345,6 +454,52 @@ mod tests {
         assert!(bytes < 32 * 1024, "{bytes}");
         entries.remove(70_000);
         assert!(store(&entries, &mut nodes).1 < 32 * 1024);
+    }
+
+    #[test]
+    fn one_entry_is_found_and_two_directories_are_compared_without_reading_all_of_them() {
+        struct Counting<'a>(&'a HashMap<Digest, Arc<[u8]>>, std::cell::Cell<usize>);
+        impl Nodes for Counting<'_> {
+            fn node(&self, digest: &Digest) -> Result<Option<Arc<[u8]>>, NodesError> {
+                self.1.set(self.1.get() + 1);
+                self.0.node(digest)
+            }
+        }
+        for n in [0, 3, 1024, 1025, 100_000] {
+            let old: Vec<_> = (0..n).map(|i| file(format!("f{i:07}"))).collect();
+            let mut nodes = HashMap::new();
+            let (a, _) = store(&old, &mut nodes);
+            let mut new = old.clone();
+            new.push(file("zz".into()));
+            new.drain(n / 2..(n / 2 + 2).min(n));
+            let (b, _) = store(&new, &mut nodes);
+            let counting = Counting(&nodes, Default::default());
+            let (x, y) = read_two::<NamedEntry>(&counting, a, b).unwrap();
+            assert!(counting.1.get() < 40, "{n}: {} nodes read", counting.1.get());
+            let differing = |side: &[NamedEntry], other: &[NamedEntry]| -> Vec<NamedEntry> {
+                side.iter()
+                    .filter(|e| other.binary_search_by(|o| o.name.cmp(&e.name)).is_err())
+                    .cloned()
+                    .collect()
+            };
+            assert!(x.is_sorted_by(|a, b| a.name < b.name) && y.is_sorted_by(|a, b| a.name < b.name));
+            assert_eq!(differing(&x, &y), differing(&old, &new), "{n}");
+            assert_eq!(differing(&y, &x), differing(&new, &old), "{n}");
+            counting.1.set(0);
+            for i in (0..n).step_by(997) {
+                let name = Name::new(format!("f{i:07}").as_bytes()).unwrap();
+                assert_eq!(find(&counting, a, &name).unwrap(), Some(old[i].clone()));
+            }
+            assert!(
+                counting.1.get() <= 4 * (n / 997 + 1),
+                "{n}: {} nodes read",
+                counting.1.get()
+            );
+            for none in ["a", "f0000001x", "zzz"] {
+                let name = Name::new(none.as_bytes()).unwrap();
+                assert!(find::<NamedEntry>(&nodes, a, &name).unwrap().is_none());
+            }
+        }
     }
 
     #[test]

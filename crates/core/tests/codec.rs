@@ -11,8 +11,8 @@ use alike_core::digest::Digest;
 use alike_core::entry::{Entry, NamedEntry};
 use alike_core::ids::{Dot, FolderId, Hlc, ReplicaId};
 use alike_core::message::{
-    self, Announce, Bounded, Hello, MAX_BLOBS, MAX_FRAME, MAX_LABEL, MAX_NODES, MAX_REPLICAS, Message,
-    MessageError, PairReply, PairRequest, Refusal, Request,
+    self, Announce, Bounded, Hello, MAX_BLOBS, MAX_FRAME, MAX_HAVE, MAX_LABEL, MAX_NODES, MAX_REPLICAS,
+    Message, MessageError, PairReply, PairRequest, Refusal, Request,
 };
 use alike_core::path::{MAX_PATH, Name, RelPath};
 use alike_core::record::{ExecMark, MAX_FILE, Record, Value};
@@ -341,12 +341,16 @@ fn message(rng: &mut Rng) -> Message {
 fn request(rng: &mut Rng) -> Request {
     let folder = folder(rng);
     let count = rng.below(30);
-    match rng.below(3) {
+    match rng.below(4) {
         0 => Request::Nodes {
             folder,
             digests: (0..count).map(|_| digest(rng)).collect(),
         },
         1 => Request::Blobs {
+            folder,
+            digests: (0..count).map(|_| digest(rng)).collect(),
+        },
+        2 => Request::Have {
             folder,
             digests: (0..count).map(|_| digest(rng)).collect(),
         },
@@ -387,6 +391,10 @@ fn messages_over_a_limit_are_refused() {
     for (count, over) in [(MAX_BLOBS, false), (MAX_BLOBS + 1, true)] {
         let digests = digests(count);
         assert_eq!(is_over(request(Request::Blobs { folder, digests })), over);
+    }
+    for (count, over) in [(MAX_HAVE, false), (MAX_HAVE + 1, true)] {
+        let digests = digests(count);
+        assert_eq!(is_over(request(Request::Have { folder, digests })), over);
     }
     for (count, over) in [(MAX_REPLICAS, false), (MAX_REPLICAS + 1, true)] {
         let mut claims = Claims::default();

@@ -3,7 +3,7 @@
 //! of the folder itself.
 
 mod big;
-mod net;
+pub(crate) mod net;
 mod obtain;
 mod room;
 pub(crate) mod small;

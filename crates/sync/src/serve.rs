@@ -1,4 +1,4 @@
-//! Answers a peer's requests: tree nodes, small blobs, ranges of big ones. Serves only folders the peer is
+//! Answers a peer's requests: tree nodes, small blobs, ranges of big ones, what is here. Serves only folders the peer is
 //! granted, and only bytes that it has verified. Never changes anything.
 
 use std::collections::{HashMap, HashSet};
@@ -64,9 +64,10 @@ pub(crate) async fn answer(
         return Ok(());
     };
     let folder = match &request {
-        Request::Nodes { folder, .. } | Request::Blobs { folder, .. } | Request::Range { folder, .. } => {
-            folder
-        }
+        Request::Nodes { folder, .. }
+        | Request::Blobs { folder, .. }
+        | Request::Range { folder, .. }
+        | Request::Have { folder, .. } => folder,
     };
     let Some(ServedFolder { place, events, .. }) = served.folder(folder, &device) else {
         // Not shared with this device, or paused: the stream's early end says "not from here".
@@ -75,7 +76,7 @@ pub(crate) async fn answer(
     };
     let (out, mut ready) = mpsc::channel::<Bytes>(GROUPS);
     let counted = place.clone();
-    let counts = !matches!(request, Request::Nodes { .. });
+    let counts = matches!(request, Request::Blobs { .. } | Request::Range { .. });
     let produce = tokio::task::spawn_blocking(move || produce(&place, &events, request, &out));
     while let Some(bytes) = ready.recv().await {
         if counts {
@@ -130,6 +131,13 @@ fn produce(place: &Place, events: &Inbox, request: Request, out: &mpsc::Sender<B
             }
             group.flush()
         }
+        Request::Have { digests, .. } => {
+            let here = digests
+                .iter()
+                .map(|digest| u8::from(blobs::has(place, &snapshot, digest)));
+            out.blocking_send(here.collect::<Vec<u8>>().into())
+                .map_err(stopped)
+        }
         Request::Range {
             digest,
             size,
@@ -180,10 +188,12 @@ impl<'a> Group<'a> {
         if bytes.is_empty() {
             return Ok(());
         }
-        self.out
-            .blocking_send(bytes.into())
-            .map_err(|_| io::Error::other("the peer stopped listening"))
+        self.out.blocking_send(bytes.into()).map_err(stopped)
     }
+}
+
+fn stopped<T>(_: T) -> io::Error {
+    io::Error::other("the peer stopped listening")
 }
 
 /// A peer wants content that the index says is here, but is not: whatever wrote there gave no sign of it (a
@@ -206,7 +216,6 @@ fn send_range(
     len: u64,
     out: &mpsc::Sender<Bytes>,
 ) -> io::Result<bool> {
-    let stopped = |_| io::Error::other("the peer stopped listening");
     for file in blobs::files(place, snapshot, digest) {
         if file.metadata()?.len() != size {
             continue;
@@ -254,8 +263,6 @@ impl io::Write for ToWire<'_> {
         if bytes.is_empty() {
             return Ok(());
         }
-        self.out
-            .blocking_send(bytes.into())
-            .map_err(|_| io::Error::other("the peer stopped listening"))
+        self.out.blocking_send(bytes.into()).map_err(stopped)
     }
 }

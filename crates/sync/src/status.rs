@@ -135,3 +135,9 @@ pub fn json_text(name: &[u8]) -> Value {
         }
     }
 }
+
+/// A moment, given in milliseconds since 1970, as RFC 3339.
+pub(crate) fn rfc3339(millis: u64) -> String {
+    let time = std::time::SystemTime::UNIX_EPOCH + std::time::Duration::from_millis(millis);
+    humantime::format_rfc3339_seconds(time).to_string()
+}

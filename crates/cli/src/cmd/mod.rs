@@ -13,6 +13,7 @@ mod hold;
 mod log;
 mod man;
 mod pair;
+mod past;
 mod pause;
 mod pin;
 mod resolve;

@@ -13,12 +13,12 @@ use iroh::EndpointId;
 
 use super::Engine;
 use super::folders::Slot;
-use super::pair::rfc3339;
 use super::socket::Responder;
 use crate::control::{ConflictInfo, FolderRef, Keep, Resolved};
 use crate::error::Error;
 use crate::folder::{FolderEvent, Place, ask};
 use crate::status::json_text;
+use crate::status::rfc3339;
 
 impl Engine {
     /// Every conflict copy of a folder.

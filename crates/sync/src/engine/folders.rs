@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use alike_core::ids::FolderId;
@@ -22,6 +22,7 @@ use crate::failpoint::point;
 use crate::fetch::Puller;
 use crate::folder::scanner::{Activity, ScanInput, ScannerThread};
 use crate::folder::{FolderThread, FolderView, Place, now_ms};
+use crate::named;
 use crate::serve::ServedFolder;
 
 /// A folder that could not be opened is tried again this often.
@@ -161,18 +162,7 @@ impl Engine {
             tracing::info!(folder = %row.name, "the root is another directory than before, with the right marker");
         }
         let outboards = self.config.home.join("outboards");
-        let place = Arc::new(Place {
-            key: row.key,
-            id: row.id,
-            row: row.clone(),
-            root,
-            store: self.store.clone(),
-            outboards,
-            traffic: Default::default(),
-            partial: AtomicU64::new(0),
-            parked: Default::default(),
-            ignore: Default::default(),
-        });
+        let place = Arc::new(Place::new(row.clone(), root, self.store.clone(), outboards));
         let (input, inbox) = std::sync::mpsc::channel();
         let thread = FolderThread::start(place.clone(), self.signer.clone(), input.clone())?;
         let scanner = ScannerThread::start(place.clone(), (input, inbox), thread.events.clone(), row.paused)
@@ -390,66 +380,11 @@ impl Engine {
 
     /// The folder a person means.
     pub(super) fn find_folder(&self, wanted: &FolderRef) -> Result<FolderKey, Error> {
-        let refuse = |what: String| Err(Error::Refused(what));
-        let Some(name) = &wanted.name else {
-            let real = std::fs::canonicalize(&wanted.cwd).unwrap_or_else(|_| wanted.cwd.clone());
-            let around = self.folders.iter().find(|(_, s)| real.starts_with(&s.row().path));
-            return match (around, self.folders.len()) {
-                (Some((key, _)), _) => Ok(*key),
-                (None, 1) => Ok(*self.folders.keys().next().expect("there is one")),
-                (None, 0) => {
-                    refuse("no folder is synced by this device yet; begin with `sync share DIR`".into())
-                }
-                (None, _) => refuse(format!("which folder? {}", self.folder_names())),
-            };
-        };
-        let by_name: Vec<_> = self
-            .folders
-            .iter()
-            .filter(|(_, s)| s.row().name == *name)
-            .collect();
-        if let [(key, _)] = by_name[..] {
-            return Ok(*key);
-        }
-        if by_name.len() > 1 {
-            return refuse(format!(
-                "several folders are called “{name}”: give the path or the id"
-            ));
-        }
-        if let Ok(real) = std::fs::canonicalize(wanted.cwd.join(name))
-            && let Some((key, _)) = self.folders.iter().find(|(_, s)| s.row().path == real)
-        {
-            return Ok(*key);
-        }
-        let by_path = self
-            .folders
-            .iter()
-            .find(|(_, s)| s.row().path == wanted.cwd.join(name));
-        if let Some((key, _)) = by_path {
-            return Ok(*key);
-        }
-        let by_id: Vec<_> = self
-            .folders
-            .iter()
-            .filter(|(_, s)| s.row().id.to_string().starts_with(name.as_str()))
-            .collect();
-        match by_id[..] {
-            [(key, _)] if !name.is_empty() => Ok(*key),
-            _ => refuse(format!("no folder “{name}”; {}", self.folder_names())),
-        }
+        Ok(named::folder(&self.folder_rows(), wanted)?.key)
     }
 
-    fn folder_names(&self) -> String {
-        let names: Vec<String> = self
-            .folders
-            .values()
-            .map(|s| format!("{} ({})", s.row().name, s.row().path.display()))
-            .collect();
-        if names.is_empty() {
-            "this device syncs none".into()
-        } else {
-            format!("there are: {}", names.join(", "))
-        }
+    pub(super) fn folder_rows(&self) -> Vec<&FolderRow> {
+        self.folders.values().map(Slot::row).collect()
     }
 
     /// Pauses or resumes a folder.

@@ -2,7 +2,6 @@
 //! `pairing`.
 
 use std::path::PathBuf;
-use std::time::{Duration, SystemTime};
 
 use alike_core::message::{MAX_LABEL, PairReply, PairRequest, Refusal};
 use alike_store::{DeviceRow, FolderKey, FolderRow, Grant, TicketRow};
@@ -17,6 +16,7 @@ use crate::error::Error;
 use crate::failpoint::point;
 use crate::folder::now_ms;
 use crate::pairing::{self, PairError};
+use crate::status::rfc3339;
 use crate::ticket::Ticket;
 
 /// Longest life of a ticket: a year.
@@ -338,12 +338,6 @@ pub(super) fn access(read_only: bool) -> &'static str {
 /// Lower-case hex.
 pub(super) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|b| format!("{b:02x}")).collect()
-}
-
-/// A time as scripts want it.
-pub(super) fn rfc3339(millis: u64) -> String {
-    let time = SystemTime::UNIX_EPOCH + Duration::from_millis(millis);
-    humantime::format_rfc3339_seconds(time).to_string()
 }
 
 /// The other device chose this name: it becomes one component, never a way out.

@@ -1,11 +1,19 @@
 //! What is asked about a folder's past: which part of the engine answers. Never looks itself.
 
-use alike_store::{FolderKey, Generation, Snapshot};
+use std::sync::Arc;
+
+use alike_store::FolderKey;
+use iroh::endpoint::Connection;
 
 use super::Engine;
+use super::folders::Slot;
 use super::socket::Responder;
 use crate::control::PastRequest;
 use crate::error::Error;
+use crate::named;
+use crate::past::{self, Names, Past, elsewhere};
+
+pub(crate) use crate::past::find_generation;
 
 impl Engine {
     pub(super) fn past(&mut self, request: PastRequest, responder: Responder) -> Result<(), Error> {
@@ -31,50 +39,71 @@ impl Engine {
                 older_than_secs,
                 dry_run,
             } => self.gc(&folder, keep, older_than_secs, dry_run, responder),
-            PastRequest::Log { .. } | PastRequest::Diff { .. } | PastRequest::Verify { .. } => {
+            PastRequest::Log { folder, limit, path } => {
+                let key = named::folder_of(&self.folder_rows(), &folder, path.as_deref())?.key;
+                let (past, peers) = (self.past_of(key)?, self.connections_of(key));
+                let id = past.row.id;
+                tokio::spawn(async move {
+                    let look = move || past::look(&past, limit, path.as_deref(), &folder.cwd);
+                    match beside(look).await {
+                        Ok(listing) => {
+                            let found = elsewhere(peers, id, listing.missing()).await;
+                            responder.done(&listing.judged(&found));
+                        }
+                        Err(error) => responder.failed(error, false),
+                    }
+                });
+                Ok(())
+            }
+            PastRequest::Diff { folder, from, to } => {
+                let past = self.past_of(self.find_folder(&folder)?)?;
+                tokio::spawn(async move {
+                    match beside(move || past::diff(&past, &from, to.as_deref())).await {
+                        Ok(list) => responder.done(&list),
+                        Err(error) => responder.failed(error, false),
+                    }
+                });
+                Ok(())
+            }
+            PastRequest::Verify { .. } => {
                 drop(responder);
                 Err(Error::Refused("it is not in this version yet".into()))
             }
         }
     }
+
+    /// What looking at a folder's past wants of the engine.
+    fn past_of(&self, key: FolderKey) -> Result<Past, Error> {
+        let slot = &self.folders[&key];
+        let place = match slot {
+            Slot::Open(folder) => Some(folder.place.clone()),
+            Slot::Closed(_) => None,
+        };
+        Ok(Past {
+            store: Arc::clone(&self.store),
+            row: slot.row().clone(),
+            place,
+            names: Names::new(&self.store, *self.endpoint.id().as_bytes(), &self.config.name)?,
+        })
+    }
+
+    /// The connections to all devices that take part in a folder now.
+    fn connections_of(&self, key: FolderKey) -> Vec<Connection> {
+        let Some(Slot::Open(folder)) = self.folders.get(&key) else {
+            return Vec::new();
+        };
+        let sessions = folder.sessions.iter().filter(|(_, session)| session.takes_part());
+        sessions
+            .filter_map(|(device, _)| self.devices.get(device)?.link.as_ref())
+            .map(|link| link.connection.clone())
+            .collect()
+    }
 }
 
-/// Digits of a root that name a generation, at least.
-const PREFIX: usize = 6;
-
-/// The generation that a person named: by its number, or by the beginning of its root (then the newest that has it).
-pub(crate) fn find_generation(
-    snapshot: &Snapshot,
-    folder: FolderKey,
-    wanted: &str,
-) -> Result<Generation, Error> {
-    let refuse = |what: String| {
-        Err(Error::Refused(format!(
-            "{what}; `sync log` lists the generations"
-        )))
-    };
-    if let Ok(number) = wanted.parse::<u64>() {
-        if let Some(found) = snapshot.generation(folder, number)? {
-            return Ok(found);
-        }
-        if wanted.len() < PREFIX {
-            return refuse(format!("there is no generation {number} (any more)"));
-        }
-    }
-    let is_root = wanted.len() >= PREFIX && wanted.bytes().all(|b| b.is_ascii_hexdigit());
-    if !is_root {
-        return refuse(format!(
-            "“{wanted}” names no generation: give its number, or the beginning of its root"
-        ));
-    }
-    let wanted = wanted.to_ascii_lowercase();
-    let all = snapshot.generations(folder, usize::MAX)?;
-    let mut fitting = all.into_iter().filter(|g| g.root.to_hex().starts_with(&wanted));
-    match (fitting.next(), fitting.next()) {
-        (None, _) => refuse(format!("no generation has a root that begins with {wanted}")),
-        (Some(one), Some(other)) if other.root != one.root => {
-            refuse(format!("several generations have roots that begin with {wanted}"))
-        }
-        (Some(one), _) => Ok(one),
-    }
+/// Runs what waits for the disk beside the loop.
+async fn beside<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Error> + Send + 'static,
+) -> Result<T, Error> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.unwrap_or_else(|e| Err(Error::Refused(format!("looking at the past failed: {e}"))))
 }

@@ -11,12 +11,13 @@ use tokio::time::Instant;
 
 use super::Engine;
 use super::folders::{OpenFolder, ROOT_GONE, Slot};
-use super::pair::{access, rfc3339};
+use super::pair::access;
 use super::socket::Responder;
 use crate::control::Event;
 use crate::folder::{Counts, FolderView, HeldView};
 use crate::status::{
     DeviceStatus, FolderState, FolderStatus, PeerStatus, Pending, ProblemStatus, StatusReport, json_text,
+    rfc3339,
 };
 
 /// A watched status is sent at most this often.

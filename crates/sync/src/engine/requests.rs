@@ -4,12 +4,13 @@ use alike_store::FolderKey;
 use iroh::EndpointId;
 
 use super::folders::Slot;
-use super::pair::{access, hex, rfc3339};
+use super::pair::{access, hex};
 use super::socket::Responder;
 use super::{Engine, short};
 use crate::control::{DeviceInfo, FolderRef, Named, Pong, Request, TicketInfo};
 use crate::error::Error;
 use crate::folder::now_ms;
+use crate::status::rfc3339;
 
 /// What can be paused.
 enum Target {

@@ -275,6 +275,24 @@ pub(crate) async fn range(
     }
 }
 
+/// Which of these contents the peer has, in order; at most [`alike_core::message::MAX_HAVE`].
+pub(crate) async fn have(
+    connection: &Connection,
+    folder: FolderId,
+    digests: &[Digest],
+) -> Result<Vec<bool>, WireError> {
+    let (mut send, mut recv) = connection.open_bi().await.map_err(WireError::lost)?;
+    let count = digests.len();
+    let digests = digests.to_vec();
+    wire::send(&mut send, &Request::Have { folder, digests }).await?;
+    let _ = send.finish();
+    let answer = wire::in_time(wire::read_vec(&mut recv, count)).await?;
+    if answer.iter().any(|byte| *byte > 1) {
+        return Err(WireError::protocol("an answer that is neither yes nor no"));
+    }
+    Ok(answer.into_iter().map(|byte| byte == 1).collect())
+}
+
 /// A blocking reader over chunks from the wire.
 struct FromWire {
     chunk: Bytes,

@@ -32,6 +32,21 @@ pub(crate) struct Place {
 }
 
 impl Place {
+    pub(crate) fn new(row: FolderRow, root: Root, store: Arc<Store>, outboards: PathBuf) -> Place {
+        Place {
+            key: row.key,
+            id: row.id,
+            row,
+            root,
+            store,
+            outboards,
+            traffic: Traffic::default(),
+            partial: AtomicU64::new(0),
+            parked: Parked::default(),
+            ignore: Ignore::default(),
+        }
+    }
+
     /// Keeps the content of a small file, for its past. Without that everything else goes on.
     pub(crate) fn keep_small(&self, digest: &Digest, content: &[u8]) {
         if content.len() <= alike_store::MAX_PACKED

@@ -6,7 +6,6 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::PathBuf;
 use std::rc::Rc;
-use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, OnceLock, mpsc};
 
 use alike_core::claim::replica_id;
@@ -250,18 +249,7 @@ impl Sim {
             self.note(format_args!("m{machine}: does not start: {reason}"));
             return;
         }
-        let place = Arc::new(Place {
-            key: row.key,
-            id: row.id,
-            row,
-            root,
-            store,
-            outboards: PathBuf::from("/nowhere"),
-            traffic: Default::default(),
-            partial: AtomicU64::new(0),
-            parked: Default::default(),
-            ignore: Default::default(),
-        });
+        let place = Arc::new(Place::new(row, root, store, PathBuf::from("/nowhere")));
         let (rescan_to, rescan) = mpsc::channel();
         let intents = place
             .store
