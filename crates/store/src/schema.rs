@@ -11,7 +11,7 @@ use redb::{Database, ReadableDatabase, TableDefinition, TableError};
 use crate::error::Fault;
 
 /// Version of the database that this program reads and writes; every change of this file or of a row raises it.
-pub const VERSION: u64 = 3;
+pub const VERSION: u64 = 4;
 
 type Table<K, V> = TableDefinition<'static, K, V>;
 
@@ -81,7 +81,7 @@ pub(crate) fn prepare(db: &Database) -> Result<(), Fault> {
 }
 
 /// The version that had neither pins nor packs; all else is the same.
-const BEFORE_PACKS: u64 = 2;
+const BEFORE_PACKS: u64 = 3;
 
 fn add_packs(db: &Database) -> Result<(), Fault> {
     let tx = db.begin_write()?;

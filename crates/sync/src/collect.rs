@@ -133,6 +133,7 @@ pub(crate) fn collect(
     done.freed_bytes += packs.freed;
     for place in places {
         let (removed, freed) = displaced(store, place, &mut marks, &dropped)?;
+        place.count_history();
         done.removed_objects += removed;
         done.freed_bytes += freed;
     }

@@ -12,6 +12,9 @@ pub struct StatusReport {
     pub device: DeviceStatus,
     /// All folders, by name.
     pub folders: Vec<FolderStatus>,
+    /// Bytes of small files' contents that are kept in the state directory, for all folders.
+    #[serde(default)]
+    pub packed_bytes: u64,
 }
 
 /// Who this device is.
@@ -85,6 +88,9 @@ pub struct FolderStatus {
     pub received_bytes: u64,
     /// Content bytes sent since the engine started.
     pub sent_bytes: u64,
+    /// Bytes of displaced versions in `.alike/objects`, as counted a minute ago at most.
+    #[serde(default)]
+    pub history_bytes: u64,
     /// The devices of this folder.
     pub peers: Vec<PeerStatus>,
 }

@@ -207,6 +207,12 @@ fn folder_layout(folder: &FolderStatus, rates: &Rates, now: SystemTime, paint: P
             "  received {received}, sent {sent} since the engine started"
         ));
     }
+    if folder.history_bytes > 0 {
+        lines.push(format!(
+            "  {} of earlier versions are kept in .alike/objects",
+            render::size(folder.history_bytes)
+        ));
+    }
     if !folder.watching && folder.state != FolderState::Paused {
         lines.push(format!(
             "  {}",

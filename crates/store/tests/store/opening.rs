@@ -72,7 +72,7 @@ fn another_version_is_refused() {
     }
 }
 
-/// Version 2 had neither pins nor packs.
+/// Version 3 had neither pins nor packs.
 #[test]
 fn the_version_before_packs_is_brought_up() {
     let fixture = fixture();
@@ -88,7 +88,7 @@ fn the_version_before_packs_is_brought_up() {
         redb::TableDefinition::new("packed");
     let db = redb::Database::create(state.join(DATABASE)).unwrap();
     let tx = db.begin_write().unwrap();
-    tx.open_table(META).unwrap().insert("version", 2).unwrap();
+    tx.open_table(META).unwrap().insert("version", 3).unwrap();
     assert!(tx.delete_table(PINS).unwrap() && tx.delete_table(PACKED).unwrap());
     tx.commit().unwrap();
     drop(db);

@@ -163,6 +163,8 @@ impl Engine {
         }
         let outboards = self.config.home.join("outboards");
         let place = Arc::new(Place::new(row.clone(), root, self.store.clone(), outboards));
+        // So that the first status has it.
+        place.history_bytes();
         let (input, inbox) = std::sync::mpsc::channel();
         let thread = FolderThread::start(place.clone(), self.signer.clone(), input.clone())?;
         let scanner = ScannerThread::start(place.clone(), (input, inbox), thread.events.clone(), row.paused)

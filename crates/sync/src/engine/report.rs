@@ -234,6 +234,7 @@ impl Engine {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             device,
             folders,
+            packed_bytes: self.store.packs_bytes(),
         }
     }
 
@@ -255,6 +256,7 @@ impl Engine {
             problems: Vec::new(),
             received_bytes: 0,
             sent_bytes: 0,
+            history_bytes: 0,
             peers: Vec::new(),
         };
         let folder = match slot {
@@ -278,6 +280,7 @@ impl Engine {
         status.watching = view.watching && !folder.row.paused;
         status.received_bytes = folder.place.traffic.received.load(Ordering::Relaxed);
         status.sent_bytes = folder.place.traffic.sent.load(Ordering::Relaxed);
+        status.history_bytes = folder.place.history_bytes();
         let frozen = view.frozen.as_deref();
         status
             .problems

@@ -1,8 +1,9 @@
 //! Where a folder is, and what everything that works on it shares. Never changes what is in it.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use alike_core::digest::Digest;
 use alike_core::ids::FolderId;
@@ -29,7 +30,12 @@ pub(crate) struct Place {
     pub(crate) parked: Parked,
     /// What is not synced at all.
     pub(crate) ignore: Ignore,
+    /// Bytes of displaced versions, and when they were counted.
+    pub(crate) history: Arc<Mutex<(u64, Option<Instant>)>>,
 }
+
+/// How old the count of displaced versions may be that is shown.
+const COUNT_AGAIN: Duration = Duration::from_secs(60);
 
 impl Place {
     pub(crate) fn new(row: FolderRow, root: Root, store: Arc<Store>, outboards: PathBuf) -> Place {
@@ -44,6 +50,31 @@ impl Place {
             partial: AtomicU64::new(0),
             parked: Parked::default(),
             ignore: Ignore::default(),
+            history: Arc::default(),
+        }
+    }
+
+    /// Bytes of displaced versions as they were counted last. If that was some time ago they are counted again, beside
+    /// whatever goes on.
+    pub(crate) fn history_bytes(self: &Arc<Self>) -> u64 {
+        let mut history = self.history.lock().expect("nobody panics while he counts");
+        if history.1.is_none_or(|at| at.elapsed() > COUNT_AGAIN) {
+            history.1 = Some(Instant::now());
+            let place = self.clone();
+            tokio::task::spawn_blocking(move || place.count_history());
+        }
+        history.0
+    }
+
+    /// Counts displaced versions.
+    pub(crate) fn count_history(&self) {
+        let mut bytes = 0;
+        let counted = self.root.each_object(&mut |object| {
+            bytes += object.bytes;
+            true
+        });
+        if counted.is_ok() {
+            self.history.lock().expect("nobody panics while he counts").0 = bytes;
         }
     }
 
