@@ -37,5 +37,6 @@ mod table;
 mod three;
 mod types;
 mod usage;
+mod verify;
 mod waiting;
 mod watching;

@@ -3,6 +3,7 @@
 mod device;
 mod faults;
 mod lab;
+mod map;
 mod mount;
 mod poll;
 mod process;
@@ -11,6 +12,7 @@ mod tree;
 pub(crate) use device::Device;
 pub(crate) use faults::{Dice, Hold, fail_points};
 pub(crate) use lab::{Lab, assert_converged, fail_binary, pair, paired, paired_in_part, settle, sync_binary};
+pub(crate) use map::Map;
 pub(crate) use mount::{Image, Make, Tmpfs};
 pub(crate) use poll::{LONG, eventually, poll};
 pub(crate) use tree::{

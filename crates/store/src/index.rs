@@ -250,6 +250,30 @@ impl Snapshot {
         })
     }
 
+    /// At most `limit` rows, sorted by (directory, name), strictly after `after`.
+    pub fn index_after(
+        &self,
+        folder: FolderKey,
+        after: Option<&RelPath>,
+        limit: usize,
+    ) -> Result<Vec<(RelPath, IndexRow)>, StoreError> {
+        self.run(|| {
+            let span = match after {
+                Some(path) => Span::after(folder, path),
+                None => Span::folder(folder),
+            };
+            let mut rows = Vec::new();
+            for row in self.index.range::<&[u8]>(span.bounds())?.take(limit) {
+                let (key, bytes) = row?;
+                rows.push((
+                    keys::path_of(key.value())?,
+                    value::decode("index", bytes.value())?,
+                ));
+            }
+            Ok(rows)
+        })
+    }
+
     /// At most `limit` pending paths and their bytes, sorted by (directory, name), strictly after `after`.
     pub fn pending(
         &self,

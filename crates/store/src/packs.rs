@@ -414,6 +414,29 @@ impl Store {
         Ok(())
     }
 
+    /// Keeps a content that is packed already, but damaged, once more; `None`: it is packed no longer.
+    pub fn pack_anew(&self, digest: &Digest, content: Option<&[u8]>) -> Result<(), StoreError> {
+        let Some(packs) = &self.packs else { return Ok(()) };
+        let io = |source| io_error("packing into", &packs.dir, source);
+        let to = match content {
+            Some(content) => {
+                let mut state = packs.state();
+                let to = packs.append(&mut state, digest, content).map_err(io)?;
+                packs.sync(&mut state).map_err(io)?;
+                Some(to)
+            }
+            None => None,
+        };
+        self.write_anyway(|tx| {
+            let mut table = tx.open_table(PACKED)?;
+            match to {
+                Some(to) => drop(table.insert(&digest.0, to)?),
+                None => drop(table.remove(&digest.0)?),
+            }
+            Ok(())
+        })
+    }
+
     /// Bytes of all packs.
     pub fn packs_bytes(&self) -> u64 {
         let list = self.packs.as_ref().and_then(|packs| packs.list().ok());

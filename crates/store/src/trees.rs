@@ -7,6 +7,7 @@ use alike_core::tree::{Nodes, NodesError};
 use alike_core::view::{Summaries, Summary};
 use redb::{ReadableTable, Table, WriteTransaction};
 
+use crate::check::is_node;
 use crate::error::{Fault, StoreError};
 use crate::schema::{NODES, SUMMARIES};
 use crate::snapshot::Snapshot;
@@ -72,8 +73,17 @@ impl Snapshot {
 
 impl Nodes for Snapshot {
     fn node(&self, digest: &Digest) -> Result<Option<Arc<[u8]>>, NodesError> {
-        self.run(|| Ok(self.nodes.get(&digest.0)?.map(|bytes| bytes.value().into())))
-            .map_err(|e| NodesError(e.to_string()))
+        self.run(|| {
+            let Some(bytes) = self.nodes.get(&digest.0)? else {
+                return Ok(None);
+            };
+            // A damaged node would be taken for what somebody wrote, and go on to other devices.
+            if !is_node(digest, bytes.value()) {
+                return Err(Fault::Corrupt(format!("tree node {digest}")));
+            }
+            Ok(Some(bytes.value().into()))
+        })
+        .map_err(|e| NodesError(e.to_string()))
     }
 }
 

@@ -255,6 +255,7 @@ impl Folder {
             // A racy fingerprint proves nothing: then the content is compared.
             fingerprint: r.fingerprint.filter(|_| !r.racy),
             value: r.mat.value.clone(),
+            damaged: self.place.damaged.holds(path),
         });
         let expected = || {
             expected
@@ -429,10 +430,7 @@ fn intent(ready: &Ready) -> Intent {
 
 /// The index row of what was just put on disk.
 fn materialised(head: &Shown, fingerprint: Option<Fingerprint>, fine_times: bool) -> IndexRow {
-    let now = i64::try_from(crate::folder::now_ms()).unwrap_or(i64::MAX / 1_000_000) * 1_000_000;
-    let grain = if fine_times { RACY_NS.0 } else { RACY_NS.1 };
-    // A later edit sets another mtime; only where the given mtime is of just now could the two be the same.
-    let racy = fingerprint.is_some_and(|f| f.mtime_ns > now - grain) && head.value != Value::Dir;
+    let racy = fingerprint.is_some_and(|f| is_young(&f, fine_times)) && head.value != Value::Dir;
     let mat = Mat {
         value: head.value.clone(),
         exec: head.is_exec(),
@@ -443,4 +441,12 @@ fn materialised(head: &Shown, fingerprint: Option<Fingerprint>, fine_times: bool
         fingerprint,
         racy,
     }
+}
+
+/// Would a later change of what was just put in place perhaps not show? A later edit sets another mtime; only where
+/// the given mtime is of just now could the two be the same.
+pub(crate) fn is_young(print: &Fingerprint, fine_times: bool) -> bool {
+    let now = i64::try_from(crate::folder::now_ms()).unwrap_or(i64::MAX / 1_000_000) * 1_000_000;
+    let grain = if fine_times { RACY_NS.0 } else { RACY_NS.1 };
+    print.mtime_ns > now - grain
 }

@@ -25,14 +25,17 @@ pub(crate) fn files<'a>(
 ) -> impl Iterator<Item = File> + 'a {
     let live = snapshot.blob_places(digest, PLACES).unwrap_or_default();
     live.into_iter()
-        .filter(|(key, _)| *key == place.key)
+        .filter(|(key, path)| *key == place.key && !place.damaged.holds(path))
         .filter_map(|(_, path)| place.root.open_file(&path).ok())
         .chain(std::iter::once_with(|| place.root.open_object(digest).ok().flatten()).flatten())
 }
 
 /// Is this content on this device, as far as names and the index tell?
 pub(crate) fn has(place: &Place, snapshot: &Snapshot, digest: &Digest) -> bool {
-    let lives = |places: Vec<(alike_store::FolderKey, _)>| places.iter().any(|(key, _)| *key == place.key);
+    let lives = |places: Vec<(alike_store::FolderKey, _)>| {
+        let is_here = |(key, path): &(_, _)| *key == place.key && !place.damaged.holds(path);
+        places.iter().any(is_here)
+    };
     snapshot.blob_places(digest, PLACES).is_ok_and(lives)
         || snapshot.is_packed(digest).unwrap_or(false)
         || place.root.open_object(digest).is_ok_and(|file| file.is_some())

@@ -37,6 +37,7 @@ pub(crate) use content::{Buffer, Content, OUTBOARD_FROM};
 pub(crate) use dir::Dir;
 #[cfg(test)]
 pub(crate) use lease::probe as probe_lease;
+pub(crate) use object::is_unreadable;
 pub(crate) use own::Taken;
 #[cfg(test)]
 pub(crate) use sys::real;
@@ -101,6 +102,8 @@ pub(crate) struct Expected {
     pub fingerprint: Option<Fingerprint>,
     /// What it is.
     pub value: Value,
+    /// Its content is known not to be what `value` says any more: it is kept as what it is.
+    pub damaged: bool,
 }
 
 /// Why a move was not made. Unless it says otherwise, nothing was changed.

@@ -13,6 +13,7 @@ mod requests;
 mod restore;
 mod sessions;
 mod socket;
+mod verify;
 mod waits;
 
 use std::collections::{BTreeMap, HashMap};
@@ -128,6 +129,7 @@ struct Engine {
     waits: Vec<Waiter>,
     next_wait: u64,
     journal: Journal,
+    verifying: verify::Verifying,
     /// Who is told when all has ended.
     stopping: Option<Responder>,
     /// The database failed and has to be opened again.
@@ -219,6 +221,7 @@ async fn run_once(
         waits: Vec::new(),
         next_wait: 0,
         journal: Journal::default(),
+        verifying: verify::Verifying::default(),
         stopping: None,
         reopen: false,
         collecting: Arc::default(),
@@ -449,6 +452,7 @@ impl Engine {
         for device in self.devices.values_mut() {
             device.close("stopping");
         }
+        self.verifying.close().await;
         for (_, slot) in std::mem::take(&mut self.folders) {
             slot.close().await;
         }

@@ -26,6 +26,7 @@ use crate::disk::Room;
 use crate::error::Error;
 use crate::failpoint::point;
 use crate::folder::{FolderEvent, Inbox, Place, ask, tell};
+use crate::wire::WireError;
 
 use room::{Budget, Refused};
 
@@ -111,6 +112,28 @@ impl Puller {
         self.task.abort();
         let _ = self.task.await;
     }
+}
+
+/// Fetches one blob from a peer into a file, verified. `false`: the peer does not have it.
+pub(crate) async fn one(
+    source: &Source,
+    place: &Arc<Place>,
+    (digest, size): (Digest, u64),
+    file: std::fs::File,
+) -> Result<bool, WireError> {
+    if size > SMALL_BLOB {
+        return net::range(&source.connection, place, (digest, size), (0, size), file).await;
+    }
+    let (out, mut arrived) = mpsc::channel(1);
+    net::blobs(&source.connection, place, &[(digest, size)], out).await?;
+    let Some((_, Some(bytes))) = arrived.recv().await else {
+        return Ok(false);
+    };
+    if Digest::of(&bytes) != digest {
+        return Err(WireError::protocol("a blob that does not match its digest"));
+    }
+    std::io::Write::write_all(&mut &file, &bytes).map_err(WireError::lost)?;
+    Ok(true)
 }
 
 struct Worker {

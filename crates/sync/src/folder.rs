@@ -3,9 +3,11 @@
 
 mod batch;
 mod commit;
+mod damage;
 mod durable;
 mod hold;
 mod identity;
+mod inbox;
 mod look;
 mod merge;
 mod park;
@@ -23,7 +25,7 @@ use alike_core::claim::{Claim, Claims};
 use alike_core::ids::ReplicaId;
 use alike_core::path::RelPath;
 use alike_core::state::State;
-use alike_store::{Head, Reason, Replica, StoreError};
+use alike_store::{Head, IndexRow, Reason, Replica, StoreError};
 use tokio::sync::{oneshot, watch};
 
 use crate::apply::{BEING_WRITTEN, Outcome, Ready};
@@ -36,8 +38,10 @@ use crate::scan::{Finding, Found};
 
 pub(crate) use crate::clock::now_ms;
 pub(crate) use commit::Counts;
+pub(crate) use damage::{Checked, Damaged, check, is_still};
 pub(crate) use hold::HeldView;
 pub(crate) use identity::is_doubtful;
+pub(crate) use inbox::{Inbox, ask, tell};
 pub(crate) use look::Look;
 pub(crate) use park::{Parked, Why};
 pub(crate) use place::Place;
@@ -82,8 +86,16 @@ pub(crate) enum FolderEvent {
         ready: Vec<Ready>,
         reply: oneshot::Sender<Vec<Outcome>>,
     },
-    /// The file at this path is not what the index says, though its fingerprint may be.
+    /// The file at this path seems not to be what the index says.
     Suspect(RelPath),
+    /// The file at this path has another content than the index says, under the same fingerprint.
+    Damaged(RelPath, Box<IndexRow>, Option<alike_core::digest::Digest>),
+    /// Good content for a damaged file.
+    Repair {
+        path: RelPath,
+        temp: Vec<u8>,
+        reply: oneshot::Sender<Result<(), Error>>,
+    },
     /// A person settles a conflict copy.
     Resolve {
         copy: Box<alike_core::view::Copy>,
@@ -199,26 +211,6 @@ impl FolderThread {
             let _ = thread.join();
         }
     }
-}
-
-/// The way to a folder's thread.
-pub(crate) type Inbox = mpsc::SyncSender<FolderEvent>;
-
-/// Hands an event to a folder's thread, and waits while its queue is full. `false`: it has ended.
-pub(crate) async fn tell(inbox: &Inbox, event: FolderEvent) -> bool {
-    let inbox = inbox.clone();
-    let sent = tokio::task::spawn_blocking(move || inbox.send(event).is_ok()).await;
-    matches!(sent, Ok(true))
-}
-
-/// Asks a folder's thread and waits for its answer. `None`: it has ended.
-pub(crate) async fn ask<T>(
-    inbox: &Inbox,
-    event: impl FnOnce(oneshot::Sender<T>) -> FolderEvent,
-) -> Option<T> {
-    let (reply, answer) = oneshot::channel();
-    tell(inbox, event(reply)).await;
-    answer.await.ok()
 }
 
 /// Takes paths that the scanner has to look at again.
@@ -462,7 +454,13 @@ impl Folder {
                 self.publish()?;
                 let _ = reply.send(());
             }
-            FolderEvent::Suspect(path) => self.suspect(path)?,
+            FolderEvent::Suspect(path) => self.dirty(path),
+            FolderEvent::Damaged(path, row, found) => self.damaged(path, *row, found)?,
+            FolderEvent::Repair { path, temp, reply } => {
+                let result = self.repair(&path, &temp);
+                self.publish()?;
+                let _ = reply.send(result);
+            }
             FolderEvent::Frozen(reason) => self.view.frozen = reason,
             FolderEvent::Watching(state) => {
                 self.view.watching = state.is_ok();
@@ -477,6 +475,7 @@ impl Folder {
     pub(crate) fn publish(&mut self) -> Result<(), Error> {
         let snapshot = self.place.store.snapshot()?;
         let (files, bytes) = snapshot.pending_total(self.place.key)?;
+        self.place.forget_damage(&snapshot)?;
         self.view.claims = self.claims();
         self.view.own = Some(self.own.id);
         self.view.head = self.head.clone();
@@ -504,6 +503,7 @@ impl Folder {
                     .map(scanner::hot::problem),
             )
             .chain(self.place.parked.problems(MAX_PROBLEMS))
+            .chain(self.place.damaged.problems(MAX_PROBLEMS))
             .collect();
         let view = &self.view;
         // Nothing new wakes nobody: an apply that did nothing must not look like news to whoever would try again.

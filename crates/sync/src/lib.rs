@@ -33,6 +33,7 @@ mod sim;
 pub mod status;
 mod ticket;
 pub mod units;
+mod verify;
 mod watch;
 mod wire;
 

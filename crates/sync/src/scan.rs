@@ -13,6 +13,7 @@ mod run;
 
 pub(crate) use pool::Pool;
 
+use std::collections::HashSet;
 use std::path::Path;
 
 use alike_core::digest::Digest;
@@ -106,6 +107,8 @@ pub(crate) struct Scan<'a> {
     pub keep_small: &'a (dyn Fn(&Digest, &[u8]) + Sync),
     /// What is left out.
     pub ignore: &'a Ignore,
+    /// Files that are hashed even if their fingerprints say that nothing has changed: programs have closed them.
+    pub closed: &'a HashSet<RelPath>,
 }
 
 /// What a run did.

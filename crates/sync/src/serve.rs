@@ -17,8 +17,9 @@ use iroh::endpoint::{RecvStream, SendStream};
 use tokio::sync::mpsc;
 
 use crate::blobs;
+use crate::disk::Buffer;
 use crate::failpoint::point;
-use crate::folder::{FolderEvent, Inbox, Place};
+use crate::folder::{Checked, FolderEvent, Inbox, Place, check};
 use crate::outboard;
 use crate::wire::{self, WireError};
 
@@ -196,15 +197,32 @@ fn stopped<T>(_: T) -> io::Error {
     io::Error::other("the peer stopped listening")
 }
 
-/// A peer wants content that the index says is here, but is not: whatever wrote there gave no sign of it (a
-/// memory map does not). Those files are looked at again, by content.
+/// A peer wants content that the index says is here, but is not: those files were changed and not looked at yet, or
+/// they are damaged.
 fn suspect(place: &Place, snapshot: &Snapshot, digest: &Digest, events: &Inbox) {
+    for event in suspects(place, snapshot, digest) {
+        // A full queue means that much is going on; the peer asks again.
+        let _ = events.try_send(event);
+    }
+}
+
+/// What is the matter with the files that should have this content.
+pub(crate) fn suspects(place: &Place, snapshot: &Snapshot, digest: &Digest) -> Vec<FolderEvent> {
+    let mut events = Vec::new();
     for (key, path) in snapshot.blob_places(digest, blobs::PLACES).unwrap_or_default() {
-        if key == place.key {
-            // A full queue means that much is going on; the peer asks again.
-            let _ = events.try_send(FolderEvent::Suspect(path));
+        if key != place.key || place.damaged.holds(&path) {
+            continue;
+        }
+        let Ok(Some(row)) = snapshot.index(key, &path) else {
+            continue;
+        };
+        match check(place, &path, &row, &mut Buffer::new(), &mut |_| true) {
+            Checked::Damaged(found) => events.push(FolderEvent::Damaged(path, Box::new(row), found)),
+            Checked::Open => events.push(FolderEvent::Suspect(path)),
+            Checked::Good | Checked::Stopped => {}
         }
     }
+    events
 }
 
 fn send_range(

@@ -42,10 +42,13 @@ const CHANGES: WatchFlags = WatchFlags::CREATE
     .union(WatchFlags::ONLYDIR);
 
 /// Where to look.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Hint {
     /// Something about this path, or a name in this directory.
     Dirty(RelPath),
+    /// A program has closed this file that it had open for writing. What it wrote by way of a shared memory map
+    /// may have left no other sign.
+    Closed(RelPath),
     /// Hints were lost: anything may have changed.
     Overflow,
     /// The cookie of this number: all hints of what happened before it are out.
@@ -245,7 +248,7 @@ impl Inner {
                 }
             };
             match hint {
-                Some(Hint::Dirty(path)) if !said.insert(path.clone()) => {}
+                Some(hint @ (Hint::Dirty(_) | Hint::Closed(_))) if !said.insert(hint.clone()) => {}
                 Some(hint) => hints(hint),
                 None => {}
             }
@@ -279,6 +282,7 @@ impl Inner {
             return (dir.is_root() || events.intersects(ends)).then_some(Hint::Dirty(dir));
         };
         match Name::new(name).map(|name| dir.join(&name)) {
+            Ok(path) if path.fits() && events.contains(ReadFlags::CLOSE_WRITE) => Some(Hint::Closed(path)),
             Ok(path) if path.fits() => Some(Hint::Dirty(path)),
             Err(_) if dir.is_root() && name == OWN_DIR.as_bytes() => {
                 let ends = ReadFlags::DELETE | ReadFlags::MOVED_FROM;
@@ -342,8 +346,9 @@ mod tests {
             let mut paths: Vec<String> = Vec::new();
             loop {
                 match self.hints.recv_timeout(Duration::from_secs(10)).unwrap() {
-                    Hint::Dirty(path) if paths.iter().any(|p| *p == path.to_string()) => {}
-                    Hint::Dirty(path) => paths.push(path.to_string()),
+                    Hint::Dirty(path) | Hint::Closed(path)
+                        if paths.iter().any(|p| *p == path.to_string()) => {}
+                    Hint::Dirty(path) | Hint::Closed(path) => paths.push(path.to_string()),
                     Hint::Cookie(n) => {
                         assert_eq!(n, cookie);
                         return paths;
@@ -501,7 +506,7 @@ mod tests {
         loop {
             match hints.recv_timeout(Duration::from_secs(10)).unwrap() {
                 Hint::Overflow => break,
-                Hint::Dirty(_) => {}
+                Hint::Dirty(_) | Hint::Closed(_) => {}
                 other => panic!("{other:?}"),
             }
         }

@@ -202,11 +202,14 @@ pub struct Collected {
 pub struct Verified {
     /// Things whose digests were compared: files, displaced versions, packed contents, tree nodes.
     pub checked: u64,
-    /// What is damaged: files by their path relative to the folder, other things by a path below the folder or the
-    /// state directory.
+    /// What is damaged: files by their path relative to the folder (absolute, if several folders were asked for),
+    /// displaced versions below `.alike`, packed contents and tree nodes as `packs#` or `alike.redb#` and their digest.
     pub damaged: Vec<Value>,
     /// What of it is good again.
     pub repaired: Vec<Value>,
+    /// Names of folders that could not be looked at: their directories are not there.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unavailable: Vec<String>,
 }
 
 /// How far a verification has come.

@@ -120,7 +120,7 @@ impl Root {
         // Ours was there: if somebody has changed it already, that is a change of ours, and for the next scan.
         let there = landed(&place, &ours).unwrap_or(ours.fingerprint);
         point("move.verified");
-        self.keep_displaced_as(&tmp, &aside, &expect.value);
+        self.keep_displaced_as(&tmp, &aside, expect);
         point("move.kept");
         Ok(there)
     }
@@ -134,7 +134,7 @@ impl Root {
         point("move.remove");
         self.meanwhile();
         let aside = self.take_aside(&tmp, &place, &before)?;
-        self.keep_displaced_as(&tmp, &aside, &expect.value);
+        self.keep_displaced_as(&tmp, &aside, expect);
         point("move.removed");
         Ok(())
     }
@@ -261,12 +261,12 @@ impl Root {
         point("move.steps.put");
         match put {
             Ok(()) => {
-                self.keep_displaced_as(tmp, &aside, &expect.value);
+                self.keep_displaced_as(tmp, &aside, expect);
                 // Ours was there: if somebody has changed it already, that is a change of ours.
                 Ok(landed(place, ours).unwrap_or(ours.fingerprint))
             }
             Err(Errno::EXIST) => {
-                self.keep_displaced_as(tmp, &aside, &expect.value);
+                self.keep_displaced_as(tmp, &aside, expect);
                 Err(MoveError::Displaced)
             }
             Err(_) if self.put_back(tmp, &aside, place).is_err() => Err(MoveError::Displaced),
@@ -351,9 +351,11 @@ impl Root {
         }
     }
 
-    /// Keeps what was displaced and is known to be `value`.
-    fn keep_displaced_as(&self, tmp: &Dir, aside: &[u8], value: &Value) {
-        match value {
+    /// Keeps what was displaced and is what was expected.
+    fn keep_displaced_as(&self, tmp: &Dir, aside: &[u8], expect: &Expected) {
+        match &expect.value {
+            // Never under the name of what it should be.
+            Value::File { .. } if expect.damaged => self.keep_whatever(tmp, aside),
             Value::File { digest, .. } => self.or_later(aside, self.keep_as(tmp, aside, digest)),
             // The target is in the record; nothing else is in a link.
             Value::Symlink { .. } => {

@@ -119,6 +119,44 @@ impl Root {
         kept
     }
 
+    /// Is the displaced version what its name says? `None`: it is gone by now, or `tick` said to stop.
+    pub(crate) fn is_object_good(
+        &self,
+        digest: &Digest,
+        buffer: &mut Buffer,
+        tick: &mut dyn FnMut(u64) -> bool,
+    ) -> io::Result<Option<bool>> {
+        let hex = digest.to_hex();
+        let shard = match self.own_dir(&format!("{OBJECTS}/{}", &hex[..2])) {
+            Ok(shard) => shard,
+            Err(errno) if super::is_absent(errno) => return Ok(None),
+            Err(errno) => return Err(errno.into()),
+        };
+        match shard.hash(hex.as_bytes(), None, buffer, None, tick) {
+            Ok(Content::Is { digest: found, .. }) => Ok(Some(found == *digest)),
+            Ok(Content::Changing) => Ok(Some(false)),
+            Ok(Content::Gone | Content::Stopped) => Ok(None),
+            Err(e) if is_unreadable(&e) => Ok(Some(false)),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// Puts a temporary file whose content is `digest` into the objects; one that is there and damaged gives way.
+    pub(crate) fn temp_to_object(&self, temp: &[u8], digest: &Digest) -> io::Result<()> {
+        self.keep_as(&self.tmp()?, temp, digest)
+    }
+
+    /// Takes away the name of a displaced version that is damaged, and for which there is no good content: what is in
+    /// it is kept as what it is.
+    pub(crate) fn put_object_aside(&self, digest: &Digest) -> io::Result<()> {
+        let hex = digest.to_hex();
+        let (tmp, shard) = (self.tmp()?, self.own_dir(&format!("{OBJECTS}/{}", &hex[..2]))?);
+        let aside = self.fresh_name(ASIDE);
+        self.rename_new(&shard, hex.as_bytes(), &tmp, &aside)?;
+        self.keep_whatever(&tmp, &aside);
+        Ok(())
+    }
+
     /// Puts `tmp/name`, whose content is known to be `digest`, into the objects.
     pub(super) fn keep_as(&self, tmp: &Dir, name: &[u8], digest: &Digest) -> io::Result<()> {
         let hex = digest.to_hex();
@@ -144,7 +182,17 @@ impl Root {
         let mut buffer = Buffer::new();
         match shard.hash(hex.as_bytes(), None, &mut buffer, None, &mut |_| true) {
             Ok(Content::Is { digest: found, .. }) if found == *digest => {
-                return Ok(sys::unlinkat(tmp, name, AtFlags::empty())?);
+                // What goes must be the same: known is only what it was when it was looked at last.
+                return match tmp.hash(name, None, &mut buffer, None, &mut |_| true)? {
+                    Content::Is { digest: own, .. } if own == *digest => {
+                        Ok(sys::unlinkat(tmp, name, AtFlags::empty())?)
+                    }
+                    Content::Is { digest: own, .. } => self.keep_as(tmp, name, &own),
+                    Content::Changing | Content::Gone | Content::Stopped => Err(io::Error::new(
+                        io::ErrorKind::ResourceBusy,
+                        "somebody is writing it",
+                    )),
+                };
             }
             _ => {}
         }
@@ -173,4 +221,9 @@ impl Root {
             )),
         }
     }
+}
+
+/// Does the disk fail to read what is there? (A file system with checksums says of rot that it cannot be read.)
+pub(crate) fn is_unreadable(e: &io::Error) -> bool {
+    Errno::from_io_error(e).is_some_and(|errno| matches!(errno, Errno::IO | Errno::BADMSG | Errno::UCLEAN))
 }

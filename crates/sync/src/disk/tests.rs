@@ -58,6 +58,7 @@ impl Folder {
     pub(crate) fn expect(&self, path: impl AsRef<[u8]>) -> Expected {
         let content = self.get(&path);
         Expected {
+            damaged: false,
             fingerprint: Some(self.print(&path)),
             value: Value::File {
                 digest: Digest::of(&content),

@@ -65,10 +65,7 @@ impl Engine {
                 });
                 Ok(())
             }
-            PastRequest::Verify { .. } => {
-                drop(responder);
-                Err(Error::Refused("it is not in this version yet".into()))
-            }
+            PastRequest::Verify { folder, repair } => self.verify(&folder, repair, responder),
         }
     }
 

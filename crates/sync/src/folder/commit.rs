@@ -178,6 +178,10 @@ impl Folder {
                 self.dirty(finding.path);
                 continue;
             }
+            if let Some(row) = self.is_damage(&finding) {
+                rows.push((finding.path, Some(row)));
+                continue;
+            }
             let head = look.at(&finding.path)?.cloned();
             let seen = finding.seen.as_ref().map(|s| &s.0);
             let mat = row.as_ref().map(|r| &r.mat);
@@ -417,21 +421,6 @@ impl Folder {
         } else {
             Some((edits, kept))
         })
-    }
-
-    /// A file's fingerprint proves nothing any more: the next look is at its content.
-    pub(super) fn suspect(&mut self, path: RelPath) -> Result<(), Error> {
-        let row = self.place.store.snapshot()?.index(self.place.key, &path)?;
-        if let Some(mut row) = row.filter(|r| r.fingerprint.is_some()) {
-            row.fingerprint = None;
-            let commit = Commit {
-                index_put: vec![(path.clone(), row)],
-                ..Commit::default()
-            };
-            self.place.store.commit(self.place.key, commit)?;
-        }
-        self.dirty(path);
-        Ok(())
     }
 
     /// What is as it should be has no problem any more.

@@ -9,7 +9,7 @@ use alike_core::digest::Digest;
 use alike_core::ids::FolderId;
 use alike_store::{FolderKey, FolderRow, Store};
 
-use super::Parked;
+use super::{Damaged, Parked};
 use crate::disk::Root;
 use crate::ignore::Ignore;
 use crate::serve::Traffic;
@@ -28,6 +28,8 @@ pub(crate) struct Place {
     pub(crate) partial: AtomicU64,
     /// What cannot be put on this disk.
     pub(crate) parked: Parked,
+    /// Files whose content is not what the index says, and that nobody has changed.
+    pub(crate) damaged: Damaged,
     /// What is not synced at all.
     pub(crate) ignore: Ignore,
     /// Bytes of displaced versions, and when they were counted.
@@ -49,6 +51,7 @@ impl Place {
             traffic: Traffic::default(),
             partial: AtomicU64::new(0),
             parked: Parked::default(),
+            damaged: Damaged::default(),
             ignore: Ignore::default(),
             history: Arc::default(),
         }

@@ -6,7 +6,7 @@ use alike_core::record::Value;
 use alike_core::view::{Copy, Shown};
 use alike_store::IndexRow;
 
-use super::Folder;
+use super::{Folder, Place};
 use crate::control::Keep;
 use crate::disk::{Expected, MoveError};
 use crate::error::Error;
@@ -26,7 +26,7 @@ impl Folder {
             Keep::Copy => self.copy_over(found, &copy, &original)?,
         }
         let row = self.on_disk(&copy, &found.copy)?;
-        let result = self.place.root.remove(&copy, &expected(&row));
+        let result = self.place.root.remove(&copy, &expected(&self.place, &copy, &row));
         self.dirty(copy.clone());
         result.map_err(|e| failed(&copy, &e))
     }
@@ -60,7 +60,8 @@ impl Folder {
                 }
                 Some(shown) => {
                     let row = self.on_disk(original, shown)?;
-                    root.replace(&temp, original, &expected(&row)).map(drop)
+                    let expect = expected(&self.place, original, &row);
+                    root.replace(&temp, original, &expect).map(drop)
                 }
             };
             put.map_err(|e| failed(original, &e))
@@ -80,10 +81,11 @@ impl Folder {
     }
 }
 
-fn expected(row: &IndexRow) -> Expected {
+fn expected(place: &Place, path: &RelPath, row: &IndexRow) -> Expected {
     Expected {
         fingerprint: row.fingerprint.filter(|_| !row.racy),
         value: row.mat.value.clone(),
+        damaged: place.damaged.holds(path),
     }
 }
 

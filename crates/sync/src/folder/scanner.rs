@@ -1,6 +1,7 @@
 //! When to look at the disk: hints from the watcher, debounced per path; scans of everything at the start, on
 //! overflow and now and then. A thread of its own; findings go to the folder's thread. Never commits anything.
 
+mod closed;
 pub(crate) mod gone;
 pub(crate) mod hot;
 
@@ -108,6 +109,7 @@ impl ScannerThread {
             stop: stop.clone(),
             watch: None,
             dirty: HashMap::new(),
+            closed: closed::Closed::default(),
             hot: HashMap::new(),
             never_quiet: hot::Hot::default(),
             full_due: Some(Instant::now()),
@@ -163,6 +165,7 @@ struct Scanner {
     stop: Arc<AtomicBool>,
     watch: Option<Watch>,
     dirty: HashMap<RelPath, Dirty>,
+    closed: closed::Closed,
     /// When a path was last looked at, and how long the next look waits: only paths that keep changing.
     hot: HashMap<RelPath, (Instant, Duration)>,
     never_quiet: hot::Hot,
@@ -230,6 +233,10 @@ impl Scanner {
         let now = Instant::now();
         match input {
             ScanInput::Hint(Hint::Dirty(path)) => self.mark(path, now),
+            ScanInput::Hint(Hint::Closed(path)) => {
+                self.closed.add(path.clone());
+                self.mark(path, now);
+            }
             ScanInput::Rescan(path) => self.mark(path, now),
             ScanInput::Hint(Hint::Overflow) | ScanInput::Full => self.full_due = Some(now),
             ScanInput::Later => {
@@ -457,6 +464,7 @@ impl Scanner {
         if !self.committed() {
             return false;
         }
+        let closed = self.closed.take(&at, full);
         let result = {
             let snapshot = match self.place.store.snapshot() {
                 Ok(snapshot) => snapshot,
@@ -488,6 +496,7 @@ impl Scanner {
                 keep_outboards: Some(&self.place.outboards),
                 keep_small: &|digest, content| self.place.keep_small(digest, content),
                 ignore: &self.place.ignore,
+                closed: &closed,
             };
             let folder = &self.folder;
             scan.run(targets, &|mut batch: Vec<Found>| {
@@ -514,7 +523,10 @@ impl Scanner {
         let complete = full && result.as_ref().is_ok_and(|report| report.complete);
         self.gone
             .add(gone.into_inner().expect("never poisoned"), complete, now);
-        if result.as_ref().is_ok_and(|report| report.complete) {
+        let looked = result.as_ref().is_ok_and(|report| report.complete);
+        let unread = closed.into_iter().filter(|path| !looked || busy.contains(path));
+        self.closed.put_back(unread);
+        if looked {
             self.never_quiet.looked(&at, &busy, now);
         }
         if let Some(paths) = self.never_quiet.news(now) {

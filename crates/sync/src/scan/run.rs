@@ -407,7 +407,9 @@ impl Run<'_> {
                 Kind::Dir => self.subdir(dir, depth, rules, member, &stat),
                 Kind::File | Kind::Symlink => {
                     files += 1;
-                    if look::is_unchanged(&stat, member.base.as_ref()) {
+                    let closed = self.scan.closed;
+                    let was_closed = !closed.is_empty() && closed.contains(&dir.join(&member.name));
+                    if !was_closed && look::is_unchanged(&stat, member.base.as_ref()) {
                         continue;
                     }
                     let size = stat.fingerprint.size;

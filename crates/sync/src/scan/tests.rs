@@ -126,6 +126,7 @@ impl World {
             keep_outboards: outboards,
             keep_small: &|_, _| {},
             ignore: &Ignore::default(),
+            closed: &std::collections::HashSet::new(),
         };
         let report = scan.run(targets, &|batch| {
             assert!(!batch.is_empty() && batch.len() <= 256);

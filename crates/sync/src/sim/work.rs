@@ -18,6 +18,7 @@ use crate::fetch::small;
 use crate::folder::FolderEvent;
 use crate::folder::scanner::{ScanInput, gone};
 use crate::scan::{Finding, Found, Scan, Target};
+use crate::serve;
 
 /// Is it about something that is not there any more?
 fn is_gone(found: &Found) -> bool {
@@ -99,6 +100,7 @@ impl Sim {
             keep_outboards: None,
             keep_small: &|_, _| {},
             ignore: &process.place.ignore,
+            closed: &HashSet::new(),
         };
         self.scanning.set(true);
         let result = scan.run(targets, &move |batch| {
@@ -452,9 +454,9 @@ impl Sim {
             };
             found = blobs::read_small(&process.place, &snapshot, digest);
             if found.is_none() {
-                for (_, path) in snapshot.blob_places(digest, 4).unwrap_or_default() {
-                    self.note(format_args!("m{peer}: {path} is not what the index says"));
-                    process.inbox.borrow_mut().push_back(FolderEvent::Suspect(path));
+                for event in serve::suspects(&process.place, &snapshot, digest) {
+                    self.note(format_args!("m{peer}: {event:?}"));
+                    process.inbox.borrow_mut().push_back(event);
                 }
             }
         });

@@ -74,6 +74,7 @@ fn replace_keeps_what_it_displaces() {
         let temp = f.root.temp_symlink(b"target", 0).unwrap();
         f.root.replace(&temp, &rel("a"), &f.expect("a")).unwrap();
         let expect = Expected {
+            damaged: false,
             fingerprint: Some(f.print("a")),
             value: link(b"target"),
         };
@@ -126,6 +127,7 @@ fn without_a_fingerprint_the_content_counts() {
     all_ways(|f| {
         f.put("a", "old");
         let expect = Expected {
+            damaged: false,
             fingerprint: None,
             ..f.expect("a")
         };
@@ -138,6 +140,7 @@ fn without_a_fingerprint_the_content_counts() {
         f.root.replace(&f.temp("new"), &rel("a"), &expect).unwrap();
         symlink("x", f.at("l")).unwrap();
         let expect = |target: &[u8]| Expected {
+            damaged: false,
             fingerprint: None,
             value: link(target),
         };

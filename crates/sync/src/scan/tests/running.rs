@@ -36,6 +36,7 @@ fn a_file_that_is_being_written_is_busy_and_holds_nothing_up() {
         keep_outboards: None,
         keep_small: &|_, _| {},
         ignore: &Ignore::default(),
+        closed: &std::collections::HashSet::new(),
     };
     let report = scan
         .run(vec![Target::Tree(RelPath::root())], &|batch| {

@@ -1,0 +1,54 @@
+//! Are tree nodes what their digests say? Never repairs one.
+
+use std::ops::Bound;
+
+use alike_core::digest::Digest;
+use alike_core::entry::NamedEntry;
+use alike_core::state::StateEntry;
+use alike_core::tree::node_digest;
+
+use crate::error::StoreError;
+use crate::snapshot::Snapshot;
+
+/// What a look at some tree nodes came to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NodesChecked {
+    /// How many were looked at.
+    pub checked: u64,
+    /// Those that are not what their digests say.
+    pub damaged: Vec<Digest>,
+    /// The last one looked at, where the next look begins; `None`: there are no more.
+    pub last: Option<Digest>,
+}
+
+/// Is this the node of that digest, of a state tree or of a content tree?
+pub(crate) fn is_node(digest: &Digest, bytes: &[u8]) -> bool {
+    node_digest::<StateEntry>(bytes) == *digest || node_digest::<NamedEntry>(bytes) == *digest
+}
+
+impl Snapshot {
+    /// Compares at most `limit` tree nodes with their digests, those after `after`.
+    pub fn check_nodes(&self, after: Option<&Digest>, limit: usize) -> Result<NodesChecked, StoreError> {
+        self.run(|| {
+            let from = after.map_or(Bound::Unbounded, |digest| Bound::Excluded(&digest.0));
+            let mut done = NodesChecked::default();
+            for row in self
+                .nodes
+                .range::<&[u8; 32]>((from, Bound::Unbounded))?
+                .take(limit)
+            {
+                let (key, bytes) = row?;
+                let digest = Digest(*key.value());
+                done.checked += 1;
+                if !is_node(&digest, bytes.value()) {
+                    done.damaged.push(digest);
+                }
+                done.last = Some(digest);
+            }
+            if done.checked < limit as u64 {
+                done.last = None;
+            }
+            Ok(done)
+        })
+    }
+}
