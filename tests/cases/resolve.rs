@@ -31,6 +31,41 @@ fn list(device: &Device) -> Vec<Value> {
     serde_json::from_str(&text).expect("a list")
 }
 
+/// Also after restarts, where a third device has them from one that did not write them, and where the writer goes by
+/// another id since.
+#[test]
+fn the_list_names_the_device_of_each_side_wherever_it_is_known() {
+    let (lab, mut a, mut b, _) = edited_twice("plan.txt");
+    let c = lab.running("server");
+    pair(&a, &c);
+    assert_converged(&[&a, &b, &c]);
+    // The server has never met the desktop: it has no name for it.
+    let sides = |device: &Device| {
+        let one = list(device).pop().expect("there is one");
+        [&one["device"], &one["original_device"]].map(|side| side.as_str().expect("a name").to_owned())
+    };
+    assert_eq!(sides(&c), ["laptop", ""]);
+    let shown = c.ok(["conflicts"]);
+    assert!(shown.contains("on laptop") && !shown.contains("on )"), "{shown}");
+    pair(&b, &c);
+    eventually("it is known by name", LONG, || sides(&c) == ["laptop", "desktop"]);
+    // A state directory that is moved away and put back is another one than before.
+    a.stop();
+    let copied = std::process::Command::new("cp")
+        .arg("-a")
+        .args([&a.home, &a.corner.join("copy")])
+        .status();
+    assert!(copied.expect("cp").success(), "cp -a");
+    a.home = a.corner.join("copy");
+    a.start();
+    b.restart();
+    write(a.path("later"), "by another id");
+    assert_converged(&[&a, &b, &c]);
+    for device in [&a, &b, &c] {
+        assert_eq!(sides(device), ["laptop", "desktop"], "on {}", device.name);
+    }
+}
+
 #[test]
 fn the_list_tells_both_sides() {
     let (_lab, a, b, copy) = edited_twice("plan.txt");
@@ -46,9 +81,17 @@ fn the_list_tells_both_sides() {
         assert_eq!(one["original_time"], "2023-11-14T22:15:00Z");
         assert_eq!(one["digest"].as_str().expect("hex").len(), 64);
         assert!(copy.contains(&one["digest"].as_str().expect("hex")[..8]));
+        assert_eq!(
+            (&one["device"], &one["original_device"]),
+            (&"laptop".into(), &"desktop".into())
+        );
         let shown = device.ok(["conflicts"]);
         assert!(
             shown.contains(&copy) && shown.contains("plan.txt  (13 B"),
+            "{shown}"
+        );
+        assert!(
+            shown.contains("on laptop") && shown.contains("on desktop"),
             "{shown}"
         );
     }
