@@ -358,3 +358,48 @@ fn two_histories_of_one_device_are_not_mixed_and_become_one_when_it_is_back() {
         assert_eq!(device.field("conflicts"), 0, "{}", device.name);
     }
 }
+
+/// The folder took another id because of what the peer said, and what it is now is still on its way to the session with
+/// that peer: the state from before must not go out as one that has heard it.
+#[test]
+fn a_state_from_before_a_doubt_never_goes_out_as_one_that_has_heard_the_peer() {
+    let lab = Lab::new();
+    let (mut a, mut b) = (lab.fallible("laptop"), lab.running("desktop"));
+    base(&a.folder);
+    a.start();
+    pair(&a, &b);
+    write(a.path("one more"), "one more");
+    assert_converged(&[&a, &b]);
+    a.stop();
+    let backup = back_up(&a);
+    a.start();
+    the_lost_days(&a, &b);
+    a.stop();
+    b.stop();
+    write_over(&backup.state, &a.home);
+    put_back_folder(&a, &backup);
+    let hold = Hold::new(&a);
+    a.launch(&format!("engine.forward={}", hold.action(1)));
+    hold.reached("the folder's way to its sessions");
+    // More than were lost: by their numbers they come after those.
+    for n in 0..12 {
+        write(a.path(format!("new {n}")), format!("new {n}"));
+        eventually("the save is committed", LONG, || {
+            a.field("files") == names(&a.folder).len()
+        });
+    }
+    b.start();
+    let has = |name: &str| b.path(name).exists();
+    eventually("the desktop gets what is new", LONG, || {
+        (0..12).all(|n| has(&format!("new {n}")))
+    });
+    for n in 0..5 {
+        assert!(has(&format!("lost {n}")), "lost {n} is gone from the desktop");
+    }
+    hold.release();
+    assert_converged(&[&a, &b]);
+    for n in 0..5 {
+        assert_eq!(text(a.path(format!("lost {n}"))), format!("lost {n}"));
+    }
+    assert_eq!(a.field("conflicts"), 0);
+}

@@ -13,10 +13,15 @@ pub(crate) fn may_fail(_name: &'static str) -> std::io::Result<()> {
     Ok(())
 }
 
+/// The same in a task, of which a thread of the network's is not to be held.
+#[cfg(not(feature = "failpoints"))]
+#[inline(always)]
+pub(crate) async fn task_point(_name: &'static str) {}
+
 #[cfg(feature = "failpoints")]
 pub use armed::{POINTS, arm, set_clock};
 #[cfg(feature = "failpoints")]
-pub(crate) use armed::{clock_is_off, may_fail, point};
+pub(crate) use armed::{clock_is_off, may_fail, point, task_point};
 
 #[cfg(feature = "failpoints")]
 mod armed {
@@ -114,6 +119,7 @@ mod armed {
         "engine.opened",
         "engine.born",
         "engine.loaded",
+        "engine.forward",
         "engine.stopping",
         "engine.closed",
         // A folder becomes one of this device's.
@@ -143,6 +149,11 @@ mod armed {
     pub(crate) fn point(name: &'static str) {
         debug_assert!(POINTS.contains(&name), "{name} is not in the list");
         fail::fail_point!(name);
+    }
+
+    /// The same in a task, of which a thread of the network's is not to be held.
+    pub(crate) async fn task_point(name: &'static str) {
+        let _ = tokio::task::spawn_blocking(move || point(name)).await;
     }
 
     /// The same, where a test may also make the step fail.

@@ -18,7 +18,7 @@ use super::{Engine, Event, short};
 use crate::control::FolderRef;
 use crate::disk::{Root, Taken};
 use crate::error::Error;
-use crate::failpoint::point;
+use crate::failpoint::{point, task_point};
 use crate::fetch::Puller;
 use crate::folder::scanner::{Activity, ScanInput, ScannerThread};
 use crate::folder::{FolderThread, FolderView, Place, now_ms};
@@ -184,6 +184,7 @@ impl Engine {
                     changed = view.changed() => changed,
                     changed = activity.changed() => changed,
                 };
+                task_point("engine.forward").await;
                 if changed.is_err() || events.send(Event::FolderChanged(key)).await.is_err() {
                     return;
                 }
