@@ -202,6 +202,18 @@ fn label(text: &str) -> Result<(), MessageError> {
     }
 }
 
+impl Message {
+    /// The folder that it is about.
+    pub fn folder(&self) -> Option<FolderId> {
+        match self {
+            Message::Hello(_) => None,
+            Message::Announce(announce) => Some(announce.folder),
+            Message::Ask(folder) | Message::Withdraw(folder) => Some(*folder),
+            Message::Flush { folder, .. } | Message::Flushed { folder, .. } => Some(*folder),
+        }
+    }
+}
+
 impl Bounded for Message {
     fn check(&self) -> Result<(), MessageError> {
         match self {

@@ -21,7 +21,8 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, RwLock};
 use std::time::Duration;
 
-use alike_core::message::{ALPN, Announce, Hello, Message, PairReply, PairRequest};
+use alike_core::ids::FolderId;
+use alike_core::message::{ALPN, Hello, PairReply, PairRequest};
 use alike_store::{FolderKey, Renewal, Store, StoreError};
 use iroh::endpoint::{Connection, SendStream};
 use iroh::{Endpoint, EndpointId};
@@ -91,11 +92,11 @@ enum Event {
     Collect,
     /// A person answered what the folder held.
     Answered(FolderKey),
-    /// What a peer said is not in doubt any more: it counts now.
+    /// What a peer said of a folder is not in doubt any more: it counts now.
     Settled {
         device: EndpointId,
         link: usize,
-        announce: Announce,
+        folder: FolderId,
     },
     /// The pull of a peer's state ended.
     PullEnded {
@@ -368,12 +369,8 @@ impl Engine {
             } => self.pair_asked(connection, request, send),
             Event::Redeemed { asked, result } => self.redeemed(*asked, result),
             Event::FolderChanged(key) => self.folder_changed(key),
-            Event::Settled {
-                device,
-                link,
-                announce,
-            } => self.said(device, link, Message::Announce(announce)),
             Event::Collect => self.collect_now(),
+            Event::Settled { device, link, folder } => self.settled(device, link, folder),
             Event::Answered(key) => self.hold_answered(key),
             Event::PullEnded {
                 folder,

@@ -120,6 +120,7 @@ mod armed {
         "engine.born",
         "engine.loaded",
         "engine.forward",
+        "engine.settled",
         "engine.stopping",
         "engine.closed",
         // A folder becomes one of this device's.

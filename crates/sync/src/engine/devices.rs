@@ -1,9 +1,11 @@
 //! Paired devices: dialling them, their connections, which of two connections stays. Never speaks of folders;
 //! `sessions` does.
 
+use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
-use alike_core::message::ALPN;
+use alike_core::ids::FolderId;
+use alike_core::message::{ALPN, Message};
 use alike_store::DeviceRow;
 use iroh::endpoint::Connection;
 use iroh::{EndpointAddr, EndpointId, TransportAddr};
@@ -24,6 +26,8 @@ pub(super) struct Device {
     pub(super) id: EndpointId,
     pub(super) row: DeviceRow,
     pub(super) link: Option<Link>,
+    /// What it said of folders since a word of it that is in doubt, with that word: to be heard in this order.
+    pub(super) in_doubt: HashMap<FolderId, VecDeque<Message>>,
     dialling: bool,
     next_dial: Instant,
     pause: Duration,
@@ -69,6 +73,7 @@ impl Engine {
                     id,
                     row,
                     link: None,
+                    in_doubt: HashMap::new(),
                     dialling: false,
                     next_dial: Instant::now(),
                     pause: REDIAL.0,
@@ -160,6 +165,7 @@ impl Engine {
         device.row.last_seen_ms = Some(crate::folder::now_ms());
         remember(&mut device.row, &link);
         device.link = Some(link);
+        device.in_doubt.clear();
         let (store, row) = (self.store.clone(), device.row.clone());
         if let Err(error) = short(|| store.put_device(&row)) {
             tracing::warn!("remembering a device: {error}");
@@ -187,6 +193,7 @@ impl Engine {
             return;
         }
         device.link = None;
+        device.in_doubt.clear();
         device.row.last_seen_ms = Some(crate::folder::now_ms());
         device.next_dial = Instant::now() + device.pause;
         let name = device.row.name.clone();

@@ -1,6 +1,9 @@
 //! The exchange of states: each folder with each connected device. The decisions are `core::session`'s; here
 //! its outputs are carried out.
 
+use std::collections::VecDeque;
+
+use alike_core::ids::FolderId;
 use alike_core::message::{Announce, Message};
 use alike_core::session::{Input, Output};
 use alike_core::state::State;
@@ -11,9 +14,12 @@ use tokio::time::{Duration, Instant};
 use super::folders::Slot;
 use super::{Engine, Event};
 use crate::error::Error;
-use crate::failpoint::point;
+use crate::failpoint::{point, task_point};
 use crate::fetch::{self, Source};
 use crate::folder::{FolderEvent, ask, is_doubtful};
+
+/// Messages of a peer about a folder that wait while a doubt is settled: one wait of a person's is two.
+const MAX_IN_DOUBT: usize = 256;
 
 /// A pull that failed is tried again after this long.
 const PULL_RETRY: Duration = Duration::from_secs(2);
@@ -67,6 +73,21 @@ impl Engine {
             return;
         }
         known.row.last_seen_ms = Some(crate::folder::now_ms());
+        if let Some(waiting) = message
+            .folder()
+            .and_then(|folder| known.in_doubt.get_mut(&folder))
+        {
+            // Of what it says it has, only the last word counts.
+            if let (Some(last @ Message::Announce(_)), Message::Announce(_)) = (waiting.back_mut(), &message)
+            {
+                *last = message;
+            } else if waiting.len() < MAX_IN_DOUBT {
+                waiting.push_back(message);
+            } else if let Some(link) = &known.link {
+                link.close("too much at once");
+            }
+            return;
+        }
         let (folder, input) = match message {
             Message::Announce(announce) if !self.settle_first(device, link, &announce) => return,
             Message::Announce(announce) => (announce.folder, Input::Theirs(announce)),
@@ -104,7 +125,7 @@ impl Engine {
 
     /// Is what a peer knows of this device's own writes what this device knows of them? Otherwise its folder takes
     /// another id first; only then has the peer been heard, and pulls from here.
-    fn settle_first(&self, device: EndpointId, link: usize, announce: &Announce) -> bool {
+    fn settle_first(&mut self, device: EndpointId, link: usize, announce: &Announce) -> bool {
         let of = |slot: &&Slot| slot.row().id == announce.folder;
         let Some(Slot::Open(folder)) = self.folders.values().find(of) else {
             return true;
@@ -131,7 +152,11 @@ impl Engine {
             Ok(true) => {}
             Err(error) => tracing::warn!(peer = %device.fmt_short(), "looking at its claims: {error}"),
         }
-        let (events, announce) = (self.events.clone(), announce.clone());
+        let (events, folder) = (self.events.clone(), announce.folder);
+        if let Some(known) = self.devices.get_mut(&device) {
+            let waiting = VecDeque::from([Message::Announce(announce.clone())]);
+            known.in_doubt.insert(folder, waiting);
+        }
         tokio::spawn(async move {
             let heard = |reply| FolderEvent::Heard {
                 claims,
@@ -144,16 +169,28 @@ impl Engine {
                     tracing::warn!(peer = %device.fmt_short(), "taking another replica id: {error}");
                     tokio::time::sleep(PULL_RETRY).await;
                 }
-                None => return,
+                // The folder is opened again soon, if it can be.
+                None => tokio::time::sleep(PULL_RETRY).await,
             }
-            let settled = Event::Settled {
-                device,
-                link,
-                announce,
-            };
+            task_point("engine.settled").await;
+            let settled = Event::Settled { device, link, folder };
             let _ = events.send(settled).await;
         });
         false
+    }
+
+    /// What a peer said of a folder is not in doubt any more (or is looked at again): it is heard, in the order in which
+    /// it was said.
+    pub(super) fn settled(&mut self, device: EndpointId, link: usize, folder: FolderId) {
+        let Some(known) = self.devices.get_mut(&device) else {
+            return;
+        };
+        if known.link.as_ref().is_none_or(|l| l.id != link) {
+            return;
+        }
+        for message in known.in_doubt.remove(&folder).unwrap_or_default() {
+            self.said(device, link, message);
+        }
     }
 
     fn peer_pending(&self, key: FolderKey, device: EndpointId) -> Option<u64> {
