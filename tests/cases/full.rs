@@ -58,6 +58,32 @@ fn a_full_disk_of_the_receiving_folder() {
     assert_eq!(b.field("problems").as_array().expect("a list").len(), 0);
 }
 
+/// Most of it has come, and then there is less room than it has bytes: what is there already needs no more.
+#[test]
+fn a_big_file_that_is_nearly_there_is_fetched_to_its_end() {
+    let lab = Lab::new();
+    let Some(_disk) = Tmpfs::new(lab.path("disk"), 64 * 1024) else {
+        return;
+    };
+    let (mut a, mut b) = (lab.device("laptop"), lab.fallible("desktop"));
+    b.folder = lab.path("disk/docs");
+    write(a.path("small"), "small");
+    a.start();
+    b.start();
+    pair(&a, &b);
+    assert_converged(&[&a, &b]);
+    b.stop();
+    // All at once: of a file that grows, an earlier version may be what comes first.
+    write(a.corner.join("aside"), noise("big", 42 * MIB));
+    fs::rename(a.corner.join("aside"), a.path("big")).unwrap();
+    // The third of three pieces does not come, and what has come is noted.
+    b.launch("fetch.big.piece=error@3;fetch.big.noted=kill");
+    eventually("most of it has come", LONG, || b.fell());
+    b.start();
+    assert_converged(&[&a, &b]);
+    assert!(b.field("received_bytes").as_u64().expect("a number") < 20 << 20);
+}
+
 #[test]
 fn a_disk_that_others_fill_to_the_last_byte() {
     let lab = Lab::new();

@@ -299,7 +299,8 @@ impl Worker {
             // Where nobody can tell, it is tried.
             let room = place.root.room().unwrap_or(Room { free: 0, total: 0 });
             let mut budget = Budget::new(room, claimed);
-            let items: Vec<Item> = items.into_iter().filter(|item| budget.take(item)).collect();
+            let fits = |item: &Item| budget.take(item, big::arrived(&place, item));
+            let items: Vec<Item> = items.into_iter().filter(fits).collect();
             Ok((items, budget.refused))
         })
         .await?;

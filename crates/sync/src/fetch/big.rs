@@ -4,6 +4,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::io::Write;
+use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -26,6 +27,8 @@ pub(crate) const PREFIX: &[u8] = b"big-";
 const PIECE: u64 = 16 << 20;
 /// Pieces of one file in flight at once.
 const IN_FLIGHT: usize = 3;
+/// What files are counted in.
+const BLOCK: u64 = 512;
 /// Pieces after which what arrived is made durable and noted.
 const NOTE_EVERY: usize = 8;
 
@@ -118,6 +121,21 @@ impl BigFiles {
             }
         }
     }
+}
+
+/// What the disk holds of a big file that is not whole yet, from an earlier fetch.
+pub(super) fn arrived(place: &Place, item: &Item) -> u64 {
+    let Some(Value::File { digest, .. }) = item.head.as_ref().map(|head| &head.value) else {
+        return 0;
+    };
+    if !super::is_big(item) {
+        return 0;
+    }
+    let file = place.root.temp_named(&temp_name(digest), false);
+    file.and_then(|file| file.metadata()).map_or(0, |meta| {
+        // It has its length from the beginning, and holes where nothing has arrived.
+        meta.len().min(meta.blocks().saturating_mul(BLOCK))
+    })
 }
 
 async fn fetch(place: Arc<Place>, item: Item, planned: Option<Digest>, sources: &[Source]) -> Arrived {

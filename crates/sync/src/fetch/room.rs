@@ -72,12 +72,14 @@ impl Budget {
         Budget { left, refused }
     }
 
-    /// Is there room for it? Then it is taken. What needs no content always fits.
-    pub(super) fn take(&mut self, item: &Item) -> bool {
+    /// Is there room for it? Then it is taken. What needs no content always fits; and `here` bytes of it are on the disk
+    /// already.
+    pub(super) fn take(&mut self, item: &Item, here: u64) -> bool {
         if !item.op.needs_content() {
             return true;
         }
-        let need = item.head.as_ref().map_or(0, |head| head.value.size());
+        let size = item.head.as_ref().map_or(0, |head| head.value.size());
+        let need = size.saturating_sub(here);
         match self.left.checked_sub(need.saturating_add(EACH)) {
             Some(left) => {
                 self.left = left;
@@ -141,10 +143,10 @@ mod tests {
             total: 40 * MIB,
         };
         let mut budget = Budget::new(room, 4 * MIB);
-        assert!(!budget.take(&item(Op::Create, 24 * MIB)));
-        assert!(budget.take(&item(Op::Create, 20 * MIB)));
-        assert!(!budget.take(&item(Op::Replace, 4 * MIB)));
-        assert!(budget.take(&item(Op::Remove, 4 * MIB)));
+        assert!(!budget.take(&item(Op::Create, 24 * MIB), 0));
+        assert!(budget.take(&item(Op::Create, 20 * MIB), 0));
+        assert!(!budget.take(&item(Op::Replace, 4 * MIB), 0));
+        assert!(budget.take(&item(Op::Remove, 4 * MIB), 0));
         assert_eq!(
             budget.refused.text().expect("two were"),
             "too little room: 30.0 MiB are free on the folder's disk, 2 files of 28.0 MiB do not fit"
@@ -158,8 +160,17 @@ mod tests {
             all.text().expect("four were"),
             "too little room: 30.0 MiB are free on the folder's disk, 4 files of 56.0 MiB do not fit"
         );
+        // What has arrived of a big file has its room: otherwise it could be refused for ever, a few bytes before its end.
+        let mut budget = Budget::new(room, 0);
+        assert!(!budget.take(&item(Op::Create, 35 * MIB), 6 * MIB));
+        assert!(budget.take(&item(Op::Create, 35 * MIB), 34 * MIB));
+        assert!(budget.take(&item(Op::Create, 20 * MIB), 40 * MIB));
+        assert_eq!(
+            budget.refused.text().expect("one was"),
+            "too little room: 30.0 MiB are free on the folder's disk, 1 files of 29.0 MiB do not fit"
+        );
         // A file system that does not say how large it is.
         let mut budget = Budget::new(Room { free: 0, total: 0 }, 0);
-        assert!(budget.take(&item(Op::Create, 1 << 40)));
+        assert!(budget.take(&item(Op::Create, 1 << 40), 0));
     }
 }
