@@ -31,6 +31,7 @@ mod programs;
 mod readers;
 mod resolve;
 mod restarts;
+mod restore;
 mod safety;
 mod saves;
 mod table;

@@ -66,7 +66,7 @@ fn a_folder_comes_back_on_all_devices() {
     let done = json(&a, &["restore", &then]);
     assert_eq!(
         (&done["changed"], &done["removed"]),
-        (&4.into(), &1.into()),
+        (&5.into(), &1.into()),
         "{done}"
     );
     settle(&[&a, &b]);

@@ -9,6 +9,7 @@ mod coreutils;
 #[cfg(feature = "failpoints")]
 mod failpoints;
 mod foreground;
+mod progress;
 mod qr;
 mod render;
 

@@ -74,31 +74,31 @@ pub(crate) fn write(
     progress: &mut dyn FnMut(u64) -> bool,
 ) -> Result<Written, Error> {
     check_target(dir)?;
-    let failed = |source: io::Error| Error::Refused(format!("writing {} failed: {source}", dir.display()));
-    let parent = dir.parent().unwrap_or(Path::new("/"));
-    fs::create_dir_all(parent).map_err(failed)?;
-    let name = dir.file_name().unwrap_or_default().to_string_lossy();
-    let temp = parent.join(format!(".{name}.checkout-{}-{}", std::process::id(), now_ms()));
-    fs::create_dir(&temp).map_err(failed)?;
     let snapshot = place.store.snapshot()?;
     let mut work = Work {
         place,
         snapshot: &snapshot,
         past: Look::new(&snapshot, generation.state),
         written: Written::default(),
+        made: None,
         progress,
     };
-    let done = work
-        .dir(generation.root, &RelPath::root(), &temp)
-        .and_then(|()| fs::rename(&temp, dir).map_err(failed));
-    let written = work.written;
-    match done {
-        Ok(()) => Ok(written),
-        Err(error) => {
-            let _ = fs::remove_dir_all(&temp);
-            Err(error)
-        }
-    }
+    // One that is there may be a mount, and has its own mode: it is filled. A new one is there when it is whole.
+    let done = if dir.is_dir() {
+        work.fill(generation.root, dir)
+    } else {
+        work.make(generation.root, dir)
+    };
+    done.map(|()| work.written)
+}
+
+/// Nobody waits for the checkout any more.
+pub(crate) fn ended() -> Error {
+    Error::Refused("the command was ended".into())
+}
+
+fn failed(dir: &Path, source: &io::Error) -> Error {
+    Error::Refused(format!("writing {} failed: {source}", dir.display()))
 }
 
 struct Work<'a> {
@@ -106,10 +106,44 @@ struct Work<'a> {
     snapshot: &'a Snapshot,
     past: Look<'a>,
     written: Written,
+    /// What was made so far, where it is to be taken away again one by one.
+    made: Option<Vec<PathBuf>>,
     progress: &'a mut dyn FnMut(u64) -> bool,
 }
 
 impl Work<'_> {
+    /// Writes into an empty directory.
+    fn fill(&mut self, root: Digest, dir: &Path) -> Result<(), Error> {
+        self.made = Some(Vec::new());
+        let done = self.dir(root, &RelPath::root(), dir);
+        let made = self.made.take().unwrap_or_default();
+        if done.is_err() {
+            // Not what somebody else has put there meanwhile.
+            for path in made.iter().rev() {
+                let _ = fs::remove_file(path).or_else(|_| fs::remove_dir(path));
+            }
+        }
+        done
+    }
+
+    /// Writes beside `dir` and gives it its name at the end.
+    fn make(&mut self, root: Digest, dir: &Path) -> Result<(), Error> {
+        let parent = dir.parent().unwrap_or(Path::new("/"));
+        let absent: Vec<&Path> = parent.ancestors().take_while(|above| !above.exists()).collect();
+        let temp = parent.join(format!(".alike-checkout-{}-{}", std::process::id(), now_ms()));
+        let failed = |source| failed(dir, &source);
+        let done = fs::create_dir_all(parent)
+            .and_then(|()| fs::create_dir(&temp))
+            .map_err(failed)
+            .and_then(|()| self.dir(root, &RelPath::root(), &temp))
+            .and_then(|()| fs::rename(&temp, dir).map_err(failed));
+        if done.is_err() {
+            let _ = fs::remove_dir_all(&temp);
+            absent.iter().for_each(|above| drop(fs::remove_dir(above)));
+        }
+        done
+    }
+
     fn dir(&mut self, digest: Digest, at: &RelPath, to: &Path) -> Result<(), Error> {
         for entry in tree::read::<NamedEntry>(self.snapshot, digest)? {
             let path = at.join(&entry.name);
@@ -118,10 +152,12 @@ impl Work<'_> {
             match &entry.entry {
                 Entry::Dir { digest } => {
                     fs::create_dir(&target).map_err(failed)?;
+                    self.made(&target);
                     self.dir(*digest, &path, &target)?;
                 }
                 Entry::Symlink { target: to } => {
                     symlink(OsStr::from_bytes(to), &target).map_err(failed)?;
+                    self.made(&target);
                     self.written.files += 1;
                 }
                 Entry::File { digest, size, exec } => {
@@ -137,10 +173,16 @@ impl Work<'_> {
                 }
             }
             if !(self.progress)(self.written.files) {
-                return Err(Error::Refused("the command was ended".into()));
+                return Err(ended());
             }
         }
         Ok(())
+    }
+
+    fn made(&mut self, path: &Path) {
+        if let Some(made) = &mut self.made {
+            made.push(path.to_owned());
+        }
     }
 
     /// `false`: its content is not here.
@@ -148,11 +190,12 @@ impl Work<'_> {
         &mut self,
         (digest, size, exec): (&Digest, u64, bool),
         path: &RelPath,
-        to: &PathBuf,
+        to: &Path,
     ) -> io::Result<bool> {
         let mtime = self.past.at(path).ok().flatten().map(|shown| shown.mtime);
         let mtime = mtime.unwrap_or_else(|| i64::try_from(now_ms()).unwrap_or(0).saturating_mul(1_000_000));
         let file = File::options().read(true).write(true).create_new(true).open(to)?;
+        self.made(to);
         let finish = |file: &File| Root::finish_temp(file, exec, mtime).map(|()| true);
         if size == 0 {
             return finish(&file);
@@ -163,8 +206,12 @@ impl Work<'_> {
             }
             file.set_len(0)?;
             io::Seek::rewind(&mut &file)?;
-            if copy(&source, size, &file).is_ok_and(|copied| copied == *digest) {
-                return finish(&file);
+            match copy(&source, size, &file) {
+                Ok(copied) if copied == *digest => return finish(&file),
+                // Another one may do.
+                Ok(_) => {}
+                Err(error) if is_the_target(&error) => return Err(error),
+                Err(error) => tracing::debug!(%path, "a source of a checkout: {error}"),
             }
         }
         if let Some(content) = self.place.store.packed(digest).map_err(io::Error::other)? {
@@ -177,4 +224,16 @@ impl Work<'_> {
         fs::remove_file(to)?;
         Ok(false)
     }
+}
+
+/// Is it where the copy goes that failed, so that no other source helps?
+fn is_the_target(error: &io::Error) -> bool {
+    use io::ErrorKind;
+    matches!(
+        error.kind(),
+        ErrorKind::StorageFull
+            | ErrorKind::QuotaExceeded
+            | ErrorKind::FileTooLarge
+            | ErrorKind::ReadOnlyFilesystem
+    )
 }

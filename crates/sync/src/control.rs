@@ -17,7 +17,7 @@ use serde_json::Value;
 use crate::status::StatusReport;
 
 pub use past::{
-    CheckedOut, CheckoutProgress, Collected, DiffEntry, LogEntry, PastRequest, Pinned, Restored, Verified,
+    CheckedOut, Collected, DiffEntry, LogEntry, PastProgress, PastRequest, Pinned, Restored, Verified,
     VerifyProgress, VersionEntry,
 };
 

@@ -1,10 +1,10 @@
 //! `sync checkout`: writes a generation into a new directory. The engine does it.
 
-use alike_sync::control::{self, CheckedOut, PastRequest, Request};
+use alike_sync::control::{CheckedOut, PastRequest};
 
 use crate::args::Checkout;
 use crate::context::{self, Context};
-use crate::{Exit, render};
+use crate::{Exit, progress, render};
 
 pub(crate) fn run(context: &Context, args: Checkout) -> anyhow::Result<Exit> {
     let json = args.json;
@@ -13,7 +13,7 @@ pub(crate) fn run(context: &Context, args: Checkout) -> anyhow::Result<Exit> {
         generation: args.generation,
         dir: context::future_dir(&args.dir)?,
     };
-    let done: CheckedOut = control::ask(&context.home, &Request::Past(request))?;
+    let done: CheckedOut = progress::ask(context, request)?;
     if json {
         render::json(&done)?;
     } else {

@@ -1,10 +1,10 @@
 //! `sync restore`: makes a folder, or some paths, what it was. The engine does it.
 
-use alike_sync::control::{self, PastRequest, Request, Restored};
+use alike_sync::control::{PastRequest, Restored};
 
 use crate::args::Restore;
 use crate::context::Context;
-use crate::{Exit, render};
+use crate::{Exit, progress, render};
 
 pub(crate) fn run(context: &Context, args: Restore) -> anyhow::Result<Exit> {
     let json = args.json;
@@ -13,24 +13,32 @@ pub(crate) fn run(context: &Context, args: Restore) -> anyhow::Result<Exit> {
         generation: args.generation,
         paths: args.paths,
     };
-    let done: Restored = control::ask(&context.home, &Request::Past(request))?;
+    let done: Restored = progress::ask(context, request)?;
     if json {
         render::json(&done)?;
     } else {
-        let changed = render::things(done.changed, "path", "paths");
-        let removed = render::things(done.removed, "went", "went");
-        render::line(&match (done.changed, done.removed) {
-            (0, 0) => format!(
-                "{} is as it was in generation {} already",
-                render::text(&done.folder),
-                done.generation
-            ),
-            _ => format!(
-                "{}: {changed} came back as in generation {}, {removed}; `sync wait` returns when it is so on all devices",
-                render::text(&done.folder),
-                done.generation
-            ),
-        })?;
+        let folder = render::text(&done.folder);
+        let then = done.generation;
+        let changed = render::things(done.changed, "path is", "paths are");
+        let removed = render::things(
+            done.removed,
+            "path that was not there goes",
+            "paths that were not there go",
+        );
+        let what = match (done.changed, done.removed) {
+            (0, 0) if done.missing.is_empty() => {
+                return render::line(&format!("{folder} is as it was in generation {then} already"))
+                    .map(|()| Exit::Done);
+            }
+            (0, 0) => format!("nothing of generation {then} can be brought back now"),
+            (_, 0) => format!("{changed} as in generation {then}"),
+            (0, _) => removed,
+            _ => format!("{changed} as in generation {then}; {removed}"),
+        };
+        render::line(&format!("{folder}: {what}"))?;
+        if done.changed + done.removed > 0 {
+            render::note("`sync wait` returns when it is so on the disks of all connected devices");
+        }
     }
     Ok(render::missing(&done.missing, "stays as it is"))
 }

@@ -32,7 +32,7 @@ pub enum PastRequest {
         /// With which; `None`: with now.
         to: Option<String>,
     },
-    /// Answered with [`Restored`].
+    /// Answered with [`Restored`]; events with [`PastProgress`] on the way.
     Restore {
         /// Which folder.
         folder: FolderRef,
@@ -42,7 +42,7 @@ pub enum PastRequest {
         #[serde(with = "path_text::list")]
         paths: Vec<PathBuf>,
     },
-    /// Answered with [`CheckedOut`]; events with [`CheckoutProgress`] on the way.
+    /// Answered with [`CheckedOut`]; events with [`PastProgress`] on the way.
     Checkout {
         /// Which folder.
         folder: FolderRef,
@@ -168,10 +168,12 @@ pub struct CheckedOut {
     pub missing: Vec<Value>,
 }
 
-/// How far a checkout has come.
+/// How far a restore or a checkout has come.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct CheckoutProgress {
-    /// Files written.
+pub struct PastProgress {
+    /// Bytes fetched from other devices.
+    pub fetched: u64,
+    /// Files written, after that.
     pub files: u64,
 }
 

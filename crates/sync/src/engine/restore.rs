@@ -1,29 +1,31 @@
-//! `sync restore` and `sync checkout`: what is missing here is fetched first; then the folder's thread, or a blocking
-//! thread, does the work.
+//! `sync restore` and `sync checkout`: what is neither here nor, for a restore, on a connected device is fetched or missing;
+//! then the folder's thread, or a blocking thread, does the work.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
-use std::path::{Component, Path, PathBuf};
+use std::collections::{BTreeSet, HashMap};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use alike_core::digest::Digest;
 use alike_core::entry::Entry;
 use alike_core::path::RelPath;
-use alike_store::Generation;
+use alike_store::{Generation, Snapshot};
 
 use super::Engine;
 use super::folders::{OpenFolder, Slot};
-use super::past::find_generation;
+use super::past::{beside, find_generation};
 use super::socket::Responder;
 use crate::blobs;
 use crate::checkout;
-use crate::control::{CheckedOut, CheckoutProgress, FolderRef, Restored};
+use crate::control::{CheckedOut, FolderRef, PastProgress, Restored};
 use crate::error::Error;
 use crate::fetch::{Source, obtain};
-use crate::folder::{FolderEvent, Place, Wish, ask};
+use crate::folder::{FolderEvent, Inbox, Place, Wish, ask};
+use crate::named;
+use crate::past::elsewhere;
 use crate::status::json_text;
 
-/// Files after which a checkout says how far it is.
-const TELL_EVERY: u64 = 200;
+/// Files after which a checkout says how far it is, and fetched bytes.
+const TELL_EVERY: (u64, u64) = (200, 1 << 20);
 
 impl Engine {
     fn open_one(&self, wanted: &FolderRef) -> Result<&OpenFolder, Error> {
@@ -41,9 +43,12 @@ impl Engine {
         paths: &[PathBuf],
         responder: Responder,
     ) -> Result<(), Error> {
-        let folder = self.open_one(wanted)?;
-        let name = folder.row.name.clone();
-        let refuse = |why: String| Err(Error::Refused(format!("the folder “{name}” {why}")));
+        let key = named::folder_of(&self.folder_rows(), wanted, paths.first().map(PathBuf::as_path))?.key;
+        let folder = match &self.folders[&key] {
+            Slot::Open(folder) => folder,
+            Slot::Closed(closed) => return Err(Error::Refused(closed.reason.clone())),
+        };
+        let refuse = |why: String| Err(Error::Refused(format!("the folder “{}” {why}", folder.row.name)));
         let view = folder.thread.view.borrow().clone();
         if let Some(reason) = view.frozen.or(view.broken.map(|broken| broken.reason)) {
             return refuse(format!("cannot be changed now: {reason}"));
@@ -61,48 +66,29 @@ impl Engine {
                     .into(),
             );
         }
-        let snapshot = self.store.snapshot()?;
-        let generation = find_generation(&snapshot, folder.row.key, generation)?;
+        // What it needs is not let go of before it is done.
+        let lease = self.store.lease();
+        let generation = find_generation(&self.store.snapshot()?, key, generation)?;
         let paths = paths
             .iter()
-            .map(|path| inside(&folder.row.path, &wanted.cwd, path))
+            .map(|path| named::path_in(&folder.row, &wanted.cwd, path))
             .collect::<Result<Vec<_>, Error>>()?;
+        let whole = paths.iter().any(RelPath::is_root);
         let wish = Wish {
             generation,
-            paths: if paths.iter().any(RelPath::is_root) {
-                Vec::new()
-            } else {
-                paths
-            },
+            paths: if whole { Vec::new() } else { paths },
             missing: BTreeSet::new(),
         };
         let (place, sources) = (folder.place.clone(), folder.puller.sources());
         let inbox = folder.thread.events.clone();
         tokio::spawn(async move {
-            // What it needs is not let go of before it is done.
-            let lease = place.store.lease();
-            match prepared(&place, wish, &sources).await {
-                Ok(wish) => {
-                    let number = wish.generation.number;
-                    let missing = wish
-                        .missing
-                        .iter()
-                        .map(|path| json_text(path.as_bytes()))
-                        .collect();
-                    let wish = Box::new(wish);
-                    match ask(&inbox, |reply| FolderEvent::Restore { wish, reply }).await {
-                        Some(Ok((changed, removed))) => responder.done(&Restored {
-                            folder: name,
-                            generation: number,
-                            changed,
-                            removed,
-                            missing,
-                        }),
-                        Some(Err(error)) => responder.failed(error, false),
-                        None => responder.failed("the folder has stopped; `sync status` says why", false),
-                    }
-                }
-                Err(error) => responder.failed(error, false),
+            tokio::select! {
+                done = restored(&place, wish, &sources, &inbox, &responder) => match done {
+                    Ok(done) => responder.done(&done),
+                    Err(error) => responder.failed(error, false),
+                },
+                // Nobody wants it any more. What the folder's thread has been asked for, it does.
+                () = responder.gone() => {}
             }
             drop(lease);
         });
@@ -126,11 +112,11 @@ impl Engine {
             )));
         }
         checkout::check_target(&dir)?;
+        // What it needs is not let go of before it is done.
+        let lease = self.store.lease();
         let generation = find_generation(&self.store.snapshot()?, folder.row.key, generation)?;
         let (place, sources) = (folder.place.clone(), folder.puller.sources());
         tokio::spawn(async move {
-            // What it needs is not let go of before it is done.
-            let lease = place.store.lease();
             match checked_out(place, generation, dir, &sources, &responder).await {
                 Ok(done) => responder.done(&done),
                 Err(error) => responder.failed(error, false),
@@ -141,18 +127,73 @@ impl Engine {
     }
 }
 
-/// Fetches what is not here; what nobody has is noted as missing.
-async fn prepared(place: &Arc<Place>, mut wish: Wish, sources: &[Source]) -> Result<Wish, Error> {
+/// Finds out what nobody has, and lets the folder's thread do the rest: what others have the puller gets, as always.
+async fn restored(
+    place: &Arc<Place>,
+    wish: Wish,
+    sources: &[Source],
+    inbox: &Inbox,
+    responder: &Responder,
+) -> Result<Restored, Error> {
     let here = place.clone();
-    let (wish_back, absent) = tokio::task::spawn_blocking(move || {
-        let snapshot = here.store.snapshot()?;
-        let now = snapshot.head(here.key)?.summary.root;
-        let mut absent: HashMap<Digest, (u64, Vec<RelPath>)> = HashMap::new();
-        let all = wish.differences(&snapshot, now)?;
-        if let Some(path) = wish
-            .paths
-            .iter()
-            .find(|path| !all.iter().any(|d| d.path.is_within(path)))
+    let (mut wish, absent) = beside(move || absent(&here, wish)).await?;
+    let wanted: Vec<Digest> = absent.keys().copied().collect();
+    let peers = sources.iter().map(|source| source.connection.clone()).collect();
+    let found = elsewhere(peers, place.id, wanted).await;
+    // A device that did not answer in time may have it all the same.
+    let unsure = absent
+        .iter()
+        .filter(|(digest, _)| !found.contains(*digest))
+        .map(|(digest, (size, _))| (*digest, *size))
+        .collect();
+    for (digest, _) in obtain(place, unsure, sources, &mut telling(responder)).await? {
+        wish.missing.extend(absent[&digest].1.iter().cloned());
+    }
+    let generation = wish.generation.number;
+    let missing = texts(&wish.missing);
+    let wish = Box::new(wish);
+    match ask(inbox, |reply| FolderEvent::Restore { wish, reply }).await {
+        Some(done) => done.map(|(changed, removed)| Restored {
+            folder: place.row.name.clone(),
+            generation,
+            changed,
+            removed,
+            missing,
+        }),
+        None => Err(Error::Refused(
+            "the folder has stopped; `sync status` says why".into(),
+        )),
+    }
+}
+
+fn texts<'a>(paths: impl IntoIterator<Item = &'a RelPath>) -> Vec<serde_json::Value> {
+    let texts = paths.into_iter().map(|path| json_text(path.as_bytes()));
+    texts.collect()
+}
+
+/// Tells the command of bytes as they are fetched.
+fn telling(responder: &Responder) -> impl FnMut(u64) + Send + use<> {
+    let responder = responder.clone();
+    let (mut fetched, mut told) = (0, 0);
+    move |more| {
+        fetched += more;
+        if fetched >= told + TELL_EVERY.1 {
+            told = fetched;
+            responder.event(&PastProgress { fetched, files: 0 });
+        }
+    }
+}
+
+/// The contents that a restore needs, by digest: their sizes, and where they belong.
+type Wanted = HashMap<Digest, (u64, Vec<RelPath>)>;
+
+/// What a restore needs and is not here.
+fn absent(place: &Place, wish: Wish) -> Result<(Wish, Wanted), Error> {
+    let snapshot = place.store.snapshot()?;
+    let now = snapshot.head(place.key)?.summary.root;
+    let all = wish.differences(place, &snapshot, now)?;
+    for path in &wish.paths {
+        if !all.iter().any(|d| d.path.is_within(path))
             && !is_there(&snapshot, now, path)?
             && !is_there(&snapshot, wish.generation.root, path)?
         {
@@ -161,42 +202,38 @@ async fn prepared(place: &Arc<Place>, mut wish: Wish, sources: &[Source]) -> Res
                 wish.generation.number
             )));
         }
-        for difference in all {
-            if let Some(Entry::File { digest, size, .. }) = difference.after
-                && size > 0
-                && !blobs::has(&here, &snapshot, &digest)
-            {
-                absent
-                    .entry(digest)
-                    .or_insert((size, Vec::new()))
-                    .1
-                    .push(difference.path);
-            }
-        }
-        Ok((wish, absent))
-    })
-    .await
-    .map_err(|e| Error::Refused(e.to_string()))??;
-    wish = wish_back;
-    let wanted = absent
-        .iter()
-        .map(|(digest, (size, _))| (*digest, *size))
-        .collect();
-    let missing: HashSet<Digest> = obtain(place, wanted, sources)
-        .await?
-        .into_iter()
-        .map(|(d, _)| d)
-        .collect();
-    for (digest, (_, paths)) in absent {
-        if missing.contains(&digest) {
-            wish.missing.extend(paths);
+    }
+    let mut wanted = Wanted::new();
+    for difference in all {
+        if let Some(Entry::File { digest, size, .. }) = difference.after {
+            let of = wanted.entry(digest).or_insert((size, Vec::new()));
+            of.1.push(difference.path);
         }
     }
-    Ok(wish)
+    wanted.retain(|digest, (size, _)| !is_here(place, &snapshot, digest, *size));
+    Ok((wish, wanted))
+}
+
+/// Is this content here, as far as can be told without reading it? Not where a file has changed since it was looked at.
+fn is_here(place: &Place, snapshot: &Snapshot, digest: &Digest, size: u64) -> bool {
+    let is_object = || {
+        let object = place.root.open_object(digest).ok().flatten();
+        object.is_some_and(|file| file.metadata().is_ok_and(|meta| meta.len() == size))
+    };
+    let lives = || {
+        let places = snapshot.blob_places(digest, blobs::PLACES).unwrap_or_default();
+        let mut own = places.into_iter().filter(|(key, _)| *key == place.key);
+        own.any(|(key, path)| {
+            let row = snapshot.index(key, &path).ok().flatten();
+            let known = row.and_then(|row| row.fingerprint);
+            known.is_some() && known == place.root.stat(&path).ok().flatten().map(|stat| stat.fingerprint)
+        })
+    };
+    size == 0 || snapshot.is_packed(digest).unwrap_or(false) || is_object() || lives()
 }
 
 /// Is there anything at a path of a content tree?
-fn is_there(snapshot: &alike_store::Snapshot, root: Digest, path: &RelPath) -> Result<bool, Error> {
+fn is_there(snapshot: &Snapshot, root: Digest, path: &RelPath) -> Result<bool, Error> {
     let mut at = root;
     let mut names = path.components().peekable();
     while let Some(name) = names.next() {
@@ -223,73 +260,35 @@ async fn checked_out(
     responder: &Responder,
 ) -> Result<CheckedOut, Error> {
     let (here, root) = (place.clone(), generation.root);
-    let absent = tokio::task::spawn_blocking(move || {
+    let absent = beside(move || {
         let snapshot = here.store.snapshot()?;
         let mut all = checkout::contents(&snapshot, root)?;
-        all.retain(|(digest, size)| *size > 0 && !blobs::has(&here, &snapshot, digest));
-        Ok::<_, Error>(all)
-    })
-    .await
-    .map_err(|e| Error::Refused(e.to_string()))??;
-    obtain(&place, absent, sources).await?;
+        all.retain(|(digest, size)| !is_here(&here, &snapshot, digest, *size));
+        Ok(all)
+    });
+    let absent = absent.await?;
+    let mut arrived = telling(responder);
+    tokio::select! {
+        got = obtain(&place, absent, sources, &mut arrived) => drop(got?),
+        () = responder.gone() => return Err(checkout::ended()),
+    }
     let told = responder.clone();
     let number = generation.number;
-    let written = tokio::task::spawn_blocking(move || {
+    let written = beside(move || {
         let mut progress = |files: u64| {
-            if files.is_multiple_of(TELL_EVERY) {
-                told.event(&CheckoutProgress { files });
+            if files.is_multiple_of(TELL_EVERY.0) {
+                told.event(&PastProgress { fetched: 0, files });
             }
             !told.is_gone()
         };
         checkout::write(&place, &generation, &dir, &mut progress)
-    })
-    .await
-    .map_err(|e| Error::Refused(e.to_string()))??;
+    });
+    let written = written.await?;
     Ok(CheckedOut {
         generation: number,
         root: root.to_hex(),
         files: written.files,
         bytes: written.bytes,
-        missing: written
-            .missing
-            .iter()
-            .map(|path| json_text(path.as_bytes()))
-            .collect(),
+        missing: texts(&written.missing),
     })
-}
-
-/// A path that a person named, as one of the folder's: absolute, or below where he stands if that is in the folder, or
-/// below the folder.
-pub(super) fn inside(root: &Path, cwd: &Path, path: &Path) -> Result<RelPath, Error> {
-    use std::os::unix::ffi::OsStrExt;
-    let refuse = |why: &str| Err(Error::Refused(format!("{}: {why}", path.display())));
-    let real = std::fs::canonicalize(cwd).unwrap_or_else(|_| cwd.to_owned());
-    let base = if real.starts_with(root) {
-        real
-    } else {
-        root.to_owned()
-    };
-    let mut whole = PathBuf::new();
-    for part in base.join(path).components() {
-        match part {
-            Component::ParentDir => drop(whole.pop()),
-            Component::CurDir => {}
-            part => whole.push(part),
-        }
-    }
-    // The way to the folder may have been named through links.
-    let found = whole.strip_prefix(root).map(Path::to_owned).or_else(|_| {
-        let parent = whole.parent().and_then(|parent| parent.canonicalize().ok());
-        let name = whole.file_name().unwrap_or_default();
-        parent
-            .map(|p| p.join(name))
-            .unwrap_or_default()
-            .strip_prefix(root)
-            .map(Path::to_owned)
-    });
-    match found {
-        Ok(rest) if rest.as_os_str().is_empty() => Ok(RelPath::root()),
-        Ok(rest) => RelPath::parse(rest.as_os_str().as_bytes()).or_else(|e| refuse(&e.to_string())),
-        Err(_) => refuse("that is not in the folder"),
-    }
 }

@@ -57,6 +57,11 @@ impl Responder {
         self.0.is_closed()
     }
 
+    /// Waits until the command has gone away.
+    pub(super) async fn gone(&self) {
+        self.0.closed().await;
+    }
+
     /// Waits until the last reply is written.
     pub(super) async fn flushed(&self) {
         let _ = tokio::time::timeout(FLUSH_TIMEOUT, self.0.closed()).await;

@@ -23,6 +23,9 @@ use crate::wire::WireError;
 
 /// Begins the names of big files on their way, and of the notes beside them.
 pub(crate) const PREFIX: &[u8] = b"big-";
+/// Begins the names of those that no path waits for: not cleared when the puller has nothing more to do. Gone at the next
+/// start.
+const PAST: &[u8] = b"past-";
 /// One range request; a multiple of the 16 KiB that are verified together.
 const PIECE: u64 = 16 << 20;
 /// Pieces of one file in flight at once.
@@ -131,7 +134,7 @@ pub(super) fn arrived(place: &Place, item: &Item) -> u64 {
     if !super::is_big(item) {
         return 0;
     }
-    let file = place.root.temp_named(&temp_name(digest), false);
+    let file = place.root.temp_named(&temp_name(PREFIX, digest), false);
     file.and_then(|file| file.metadata()).map_or(0, |meta| {
         // It has its length from the beginning, and holes where nothing has arrived.
         meta.len().min(meta.blocks().saturating_mul(BLOCK))
@@ -145,8 +148,12 @@ async fn fetch(place: Arc<Place>, item: Item, planned: Option<Digest>, sources: 
     };
     let (exec, mtime) = (head.is_exec(), head.mtime);
     let mut bytes = 0;
-    let result = pieces(&place, (digest, size), sources, &mut bytes).await;
-    let name = temp_name(&digest);
+    let name = temp_name(PREFIX, &digest);
+    let mut arrived = |more| {
+        bytes += more;
+        place.partial.fetch_add(more, Ordering::Relaxed);
+    };
+    let result = pieces(&place, &name, (digest, size), sources, &mut arrived).await;
     let finished = match result {
         Ok(true) => {
             let place = place.clone();
@@ -155,7 +162,7 @@ async fn fetch(place: Arc<Place>, item: Item, planned: Option<Digest>, sources: 
                 let file = place.root.temp_named(&name, false)?;
                 Root::finish_temp(&file, exec, mtime)?;
                 // Complete: the notes for a resume are no longer needed.
-                place.root.remove_temp(&notes_name(&digest));
+                place.root.remove_temp(&notes_name(&name));
                 point("fetch.big.finished");
                 Ok::<_, std::io::Error>(name)
             };
@@ -186,30 +193,32 @@ async fn fetch(place: Arc<Place>, item: Item, planned: Option<Digest>, sources: 
     Arrived { ready, bytes }
 }
 
-fn temp_name(digest: &Digest) -> Vec<u8> {
-    [PREFIX, digest.to_hex().as_bytes()].concat()
+fn temp_name(prefix: &[u8], digest: &Digest) -> Vec<u8> {
+    [prefix, digest.to_hex().as_bytes()].concat()
 }
 
-fn notes_name(digest: &Digest) -> Vec<u8> {
-    [PREFIX, digest.to_hex().as_bytes(), b".have"].concat()
+fn notes_name(temp: &[u8]) -> Vec<u8> {
+    [temp, b".have"].concat()
 }
 
-/// Fetches a big file into the displaced versions. `false`: nobody could give all of it.
+/// Fetches a big file into the displaced versions. `false`: nobody could give all of it. What arrived of one that was cut off
+/// is not fetched again, until the next start.
 pub(super) async fn pieces_kept(
     place: &Arc<Place>,
     (digest, size): (Digest, u64),
     sources: &[Source],
+    arrived: &mut (dyn FnMut(u64) + Send),
 ) -> std::io::Result<bool> {
-    let mut bytes = 0;
-    let result = pieces(place, (digest, size), sources, &mut bytes).await;
-    place.partial.fetch_sub(bytes, Ordering::Relaxed);
-    if !result? {
+    let name = temp_name(PAST, &digest);
+    if !pieces(place, &name, (digest, size), sources, arrived).await? {
         return Ok(false);
     }
     let place = place.clone();
     let keep = move || {
-        place.root.remove_temp(&notes_name(&digest));
-        place.root.keep_temp(&temp_name(&digest)).map(|()| true)
+        place.root.remove_temp(&notes_name(&name));
+        place.root.keep_temp(&name)?;
+        // Somebody who wanted it too may have been faster.
+        Ok(place.root.open_object(&digest)?.is_some())
     };
     tokio::task::spawn_blocking(keep)
         .await
@@ -219,12 +228,13 @@ pub(super) async fn pieces_kept(
 /// Fetches all pieces that are not here yet. `false`: nobody could give some of them.
 async fn pieces(
     place: &Arc<Place>,
+    name: &[u8],
     (digest, size): (Digest, u64),
     sources: &[Source],
-    bytes: &mut u64,
+    arrived: &mut (dyn FnMut(u64) + Send),
 ) -> std::io::Result<bool> {
     let count = size.div_ceil(PIECE) as usize;
-    let file = place.root.temp_named(&temp_name(&digest), true)?;
+    let file = place.root.temp_named(name, true)?;
     let fresh = file.metadata()?.len() != size;
     if fresh {
         file.set_len(size)?;
@@ -233,13 +243,10 @@ async fn pieces(
     let mut have = if fresh {
         vec![0; count]
     } else {
-        read_notes(place, &digest, count)
+        read_notes(place, name, count)
     };
     let extent = move |i: usize| (i as u64 * PIECE, PIECE.min(size - i as u64 * PIECE));
-    for i in (0..count).filter(|&i| have[i] == 1) {
-        *bytes += extent(i).1;
-    }
-    place.partial.fetch_add(*bytes, Ordering::Relaxed);
+    arrived((0..count).filter(|&i| have[i] == 1).map(|i| extent(i).1).sum());
     let mut wanted: Vec<usize> = (0..count).rev().filter(|&i| have[i] == 0).collect();
     let mut dead: HashSet<usize> = HashSet::new();
     let mut tasks: JoinSet<(usize, usize, Result<bool, WireError>)> = JoinSet::new();
@@ -268,12 +275,11 @@ async fn pieces(
         match got {
             Ok(true) => {
                 have[piece] = 1;
-                *bytes += extent(piece).1;
-                place.partial.fetch_add(extent(piece).1, Ordering::Relaxed);
+                arrived(extent(piece).1);
                 unnoted += 1;
                 if unnoted >= NOTE_EVERY {
                     unnoted = 0;
-                    note(place, &digest, &file, &have).await?;
+                    note(place, name, &file, &have).await?;
                 }
             }
             Ok(false) => {
@@ -289,14 +295,14 @@ async fn pieces(
     }
     let complete = have.iter().all(|&h| h == 1);
     if !complete && unnoted > 0 {
-        note(place, &digest, &file, &have).await?;
+        note(place, name, &file, &have).await?;
     }
     Ok(complete)
 }
 
-fn read_notes(place: &Place, digest: &Digest, count: usize) -> Vec<u8> {
+fn read_notes(place: &Place, name: &[u8], count: usize) -> Vec<u8> {
     let mut notes = Vec::new();
-    if let Ok(mut file) = place.root.temp_named(&notes_name(digest), false) {
+    if let Ok(mut file) = place.root.temp_named(&notes_name(name), false) {
         let _ = std::io::Read::read_to_end(&mut file, &mut notes);
     }
     if notes.len() == count {
@@ -307,12 +313,12 @@ fn read_notes(place: &Place, digest: &Digest, count: usize) -> Vec<u8> {
 }
 
 /// Makes the pieces durable, then says which they are: never the other way round.
-async fn note(place: &Arc<Place>, digest: &Digest, file: &std::fs::File, have: &[u8]) -> std::io::Result<()> {
-    let (place, digest, file, have) = (place.clone(), *digest, file.try_clone()?, have.to_vec());
+async fn note(place: &Arc<Place>, name: &[u8], file: &std::fs::File, have: &[u8]) -> std::io::Result<()> {
+    let (place, name, file, have) = (place.clone(), notes_name(name), file.try_clone()?, have.to_vec());
     let work = move || {
         file.sync_data()?;
         point("fetch.big.note");
-        let mut notes = place.root.temp_named(&notes_name(&digest), true)?;
+        let mut notes = place.root.temp_named(&name, true)?;
         notes.set_len(0)?;
         notes.write_all(&have)?;
         point("fetch.big.noted");

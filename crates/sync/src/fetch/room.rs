@@ -79,7 +79,11 @@ impl Budget {
             return true;
         }
         let size = item.head.as_ref().map_or(0, |head| head.value.size());
-        let need = size.saturating_sub(here);
+        self.take_bytes(size.saturating_sub(here))
+    }
+
+    /// The same for so many bytes of a content.
+    pub(super) fn take_bytes(&mut self, need: u64) -> bool {
         match self.left.checked_sub(need.saturating_add(EACH)) {
             Some(left) => {
                 self.left = left;

@@ -11,7 +11,7 @@ use alike_core::plan::is_mass_removal;
 use alike_core::record::{Record, Value};
 use alike_core::tree::Overlay;
 use alike_core::view::Shown;
-use alike_store::Reason;
+use alike_store::{FolderKey, Reason};
 
 use super::commit::Draft;
 use super::rules::drop_ignored;
@@ -199,7 +199,9 @@ impl Folder {
     ) -> Result<(), Error> {
         let files = self.head.summary.files;
         let (gone, paths) = removed(changes);
-        if !is_mass_removal(files, gone) || self.comes_back(changes)? >= gone {
+        let is_mass = is_mass_removal(files, gone)
+            && is_mass_removal(files, gone.saturating_sub(self.comes_back(changes)?));
+        if !is_mass {
             self.hold.remote.remove(&from);
             return Ok(());
         }
@@ -219,13 +221,21 @@ impl Folder {
         Err(Error::Held { gone, files })
     }
 
-    /// How many files come whose content was here before: somebody has made the folder again what it was, and what goes
-    /// for that had come in their place. (Whoever encrypts a folder brings as many files as he takes, but new ones.)
+    /// How many files come whose content was here before, and is not now: somebody has made the folder again what it was,
+    /// and what goes for that had come in their place. (Whoever encrypts a folder brings as many files as he takes, but
+    /// new ones; whoever copies others meanwhile brings what is here.)
     fn comes_back(&self, changes: &[Change]) -> Result<u64, Error> {
         let snapshot = self.place.store.snapshot()?;
         let known = |change: &&Change| match (&change.before, &change.after) {
             (None, Some(after)) => match &after.value {
-                Value::File { digest, size } => *size > 0 && blobs::has(&self.place, &snapshot, digest),
+                Value::File { digest, size } => {
+                    let lives = |places: Vec<(FolderKey, RelPath)>| {
+                        places.iter().any(|(key, _)| *key == self.place.key)
+                    };
+                    *size > 0
+                        && blobs::has(&self.place, &snapshot, digest)
+                        && !snapshot.blob_places(digest, MAX_PLACES).is_ok_and(lives)
+                }
                 Value::Symlink { .. } | Value::Dir => false,
             },
             _ => false,

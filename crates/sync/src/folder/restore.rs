@@ -1,19 +1,19 @@
 //! A folder made what it was, as an edit of HEAD: the puller and the apply carry it out like anybody's edit. Never
 //! touches the disk, so that what was saved and nobody has seen yet is found out as always.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use alike_core::diff::{Difference, diff};
+use alike_core::digest::Digest;
 use alike_core::edit::{self, Edits};
 use alike_core::entry::Entry;
-use alike_core::observe::{Mat, Seen};
 use alike_core::path::RelPath;
-use alike_core::record::Value;
+use alike_core::record::{ExecMark, Record, Value};
 use alike_core::tree::Overlay;
 use alike_core::view::Shown;
 use alike_store::{Generation, Reason, Snapshot};
 
-use super::{Folder, Look, now_ms};
+use super::{Folder, Look, Place, now_ms};
 use crate::error::Error;
 use crate::failpoint::point;
 
@@ -28,19 +28,32 @@ pub(crate) struct Wish {
 }
 
 impl Wish {
-    /// Every path that differs between HEAD and the generation, and is asked for.
+    /// Every path that differs between HEAD and the generation, is asked for and not left out by rules; nothing at or below
+    /// what is missing.
     pub(crate) fn differences(
         &self,
+        place: &Place,
         snapshot: &Snapshot,
-        now: alike_core::digest::Digest,
+        now: Digest,
     ) -> Result<Vec<Difference>, Error> {
         let mut all = diff(snapshot, now, self.generation.root)?;
+        let mut rules = place.rules();
+        let is_missing = |path: &RelPath| {
+            !self.missing.is_empty()
+                && (self.missing.contains(path)
+                    || path.ancestors().any(|above| self.missing.contains(&above)))
+        };
         all.retain(|d| {
             (self.paths.is_empty() || self.paths.iter().any(|at| d.path.is_within(at)))
-                && !self.missing.contains(&d.path)
+                && !is_missing(&d.path)
+                && !rules.ignores(&d.path, is_dir(&d.before) || is_dir(&d.after))
         });
         Ok(all)
     }
+}
+
+fn is_dir(entry: &Option<Entry>) -> bool {
+    matches!(entry, Some(Entry::Dir { .. }))
 }
 
 /// How many paths came back or changed, and how many went.
@@ -54,11 +67,18 @@ impl Folder {
                 "the folder is being looked at for the first time; try again when that is done".into(),
             ));
         }
+        // Since it was asked for.
+        let held = !self.hold.view().is_empty();
+        if held || self.view.frozen.is_some() {
+            return Err(Error::Refused(
+                "the folder cannot be changed now; `sync status` says why".into(),
+            ));
+        }
         let store = self.place.store.clone();
         let mut done = (0, 0);
         self.or_as_before(|folder| {
             let snapshot = store.snapshot()?;
-            let all = wish.differences(&snapshot, folder.head.summary.root)?;
+            let all = wish.differences(&folder.place, &snapshot, folder.head.summary.root)?;
             if all.is_empty() {
                 return Ok(());
             }
@@ -96,118 +116,107 @@ impl Folder {
         let mut look = Look::new(snapshot, self.head.state.root);
         // The past's state tree knows the times of its files, if it is still whole.
         let mut past = Look::new(snapshot, wish.generation.state);
-        let place = self.place.clone();
-        let mut rules = place.rules();
         let mut edits = Edits::default();
         let mut dirs = BTreeSet::new();
         let (mut changed, mut removed) = (0, 0);
-        for difference in all {
+        for (i, difference) in all.iter().enumerate() {
             let path = &difference.path;
             let Some((dir, name)) = path.split() else { continue };
             let shown = look.at(path)?.cloned();
-            let is_dir = |entry: &Option<Entry>| matches!(entry, Some(Entry::Dir { .. }));
-            if rules.ignores(path, is_dir(&difference.before) || is_dir(&difference.after)) {
-                continue;
-            }
             if let Some(shown) = &shown {
                 self.next_dot();
                 edits.dir(&dir).kill.extend(shown.dots.iter().copied());
             }
-            if let Some(after) = &difference.after {
-                dirs.extend(dir.ancestors().chain([dir.clone()]));
-                if matches!(after, Entry::Dir { .. }) {
+            dirs.extend(dir.ancestors().chain([dir.clone()]));
+            // A directory counts by what is in it.
+            let counts = !all.get(i + 1).is_some_and(|next| next.path.is_within(path));
+            match &difference.after {
+                Some(Entry::Dir { .. }) => {
                     dirs.insert(path.clone());
-                    continue;
+                    changed += u64::from(counts);
                 }
-                let was = past.at(path).ok().flatten().cloned();
-                let record = self.record_of(after, shown.as_ref(), was.as_ref(), now);
-                edits.dir(&dir).add.push((name, record));
-                changed += 1;
-            } else {
-                if !is_dir(&difference.before) {
-                    removed += 1;
+                Some(after) => {
+                    let was = past.at(path).ok().flatten().cloned();
+                    let record = self.record_of(after, shown.as_ref(), was.as_ref(), now);
+                    edits.dir(&dir).add.push((name, record));
+                    changed += 1;
                 }
-                dirs.extend(dir.ancestors().chain([dir]));
+                None => removed += u64::from(counts || !is_dir(&difference.before)),
             }
         }
         // Directories that go are none to keep.
         let gone: BTreeSet<&RelPath> = all
             .iter()
-            .filter(|d| !matches!(d.after, Some(Entry::Dir { .. })))
+            .filter(|d| !is_dir(&d.after))
             .map(|d| &d.path)
             .collect();
         dirs.retain(|dir| !dir.is_root() && !gone.contains(dir));
         Ok((edits, dirs, (changed, removed)))
     }
 
-    fn record_of(
-        &mut self,
-        entry: &Entry,
-        shown: Option<&Shown>,
-        was: Option<&Shown>,
-        now: u64,
-    ) -> alike_core::record::Record {
-        let (value, exec) = match entry {
-            Entry::File { digest, size, exec } => (
-                Value::File {
-                    digest: *digest,
-                    size: *size,
-                },
-                *exec,
-            ),
-            Entry::Symlink { target } => (
-                Value::Symlink {
-                    target: target.clone(),
-                },
-                false,
-            ),
-            Entry::Dir { .. } => (Value::Dir, false),
-        };
-        let mtime = was.filter(|was| was.value == value).map_or_else(
-            || {
-                i64::try_from(now)
-                    .unwrap_or(i64::MAX / 1_000_000)
-                    .saturating_mul(1_000_000)
+    /// The record of what comes back. It is an edit of now: newer than all that was seen here, however old its file's
+    /// time is.
+    fn record_of(&mut self, entry: &Entry, shown: Option<&Shown>, was: Option<&Shown>, now: u64) -> Record {
+        let value = match entry {
+            Entry::File { digest, size, .. } => Value::File {
+                digest: *digest,
+                size: *size,
             },
-            |was| was.mtime,
-        );
-        let mat = shown.map(|shown| Mat {
-            value: shown.value.clone(),
-            exec: shown.is_exec(),
-            dots: shown.dots.clone(),
-        });
-        let mut record = self.record(&Seen { value, exec }, mat.as_ref(), shown, mtime, now);
-        // It is newer than all that was seen here, however old its file's time is.
-        record.hlc = self.head.hlc;
+            Entry::Symlink { target } => Value::Symlink {
+                target: target.clone(),
+            },
+            Entry::Dir { .. } => Value::Dir,
+        };
+        let mut record = self.record_of_now(value, now);
+        record.prev = shown.and_then(|shown| shown.value.key());
+        if let Some(was) = was.filter(|was| was.value == record.value) {
+            record.mtime = was.mtime;
+        }
+        if let Entry::File { exec, .. } = entry {
+            let own = ExecMark {
+                hlc: record.hlc,
+                dot: record.dot,
+                on: *exec,
+            };
+            // Unchanged by this: the mark of the version before lives on.
+            let old = shown.and_then(|shown| shown.exec).filter(|mark| mark.on == *exec);
+            record.exec = Some(old.unwrap_or(own));
+        }
         record
+    }
+
+    fn record_of_now(&mut self, value: Value, now: u64) -> Record {
+        let dot = self.next_dot();
+        self.head.hlc = self.head.hlc.next(now);
+        let ns = i64::try_from(now).unwrap_or(0).saturating_mul(1_000_000);
+        Record {
+            dot,
+            hlc: self.head.hlc,
+            mtime: if value == Value::Dir { 0 } else { ns },
+            value,
+            exec: None,
+            prev: None,
+            relocated: false,
+            imported: false,
+        }
     }
 
     /// Records for directories that are to be there and are not.
     fn empty_dirs(
         &mut self,
         nodes: &Overlay<'_>,
-        root: Option<alike_core::digest::Digest>,
+        root: Option<Digest>,
         dirs: BTreeSet<RelPath>,
     ) -> Result<Edits, Error> {
         let mut look = Look::new(nodes, root);
-        let mut absent: BTreeMap<RelPath, ()> = BTreeMap::new();
+        let now = now_ms();
+        let mut edits = Edits::default();
         for dir in dirs {
             if look.at(&dir)?.is_none() {
-                absent.insert(dir, ());
+                let (parent, name) = dir.split().expect("not the root");
+                let record = self.record_of_now(Value::Dir, now);
+                edits.dir(&parent).add.push((name, record));
             }
-        }
-        let mut edits = Edits::default();
-        for dir in absent.into_keys() {
-            let (parent, name) = dir.split().expect("not the root");
-            let record = self.record_of(
-                &Entry::Dir {
-                    digest: self.head.summary.root,
-                },
-                None,
-                None,
-                now_ms(),
-            );
-            edits.dir(&parent).add.push((name, record));
         }
         Ok(edits)
     }
