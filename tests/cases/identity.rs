@@ -251,11 +251,10 @@ fn a_clone_and_its_original_take_turns() {
     }
 }
 
-/// The third device knows writes from before and after, and never hears them called by one name.
-#[test]
-fn a_third_device_gets_everything_too() {
+/// Three devices, all paired and equal, and a backup of the first one, which is stopped.
+fn three_and_a_backup() -> (Lab, Device, Device, Device, Backup) {
     let lab = Lab::new();
-    let (mut a, mut b, mut c) = (
+    let (mut a, b, c) = (
         lab.running("laptop"),
         lab.running("desktop"),
         lab.running("server"),
@@ -268,6 +267,13 @@ fn a_third_device_gets_everything_too() {
     assert_converged(&[&a, &b, &c]);
     a.stop();
     let backup = back_up(&a);
+    (lab, a, b, c, backup)
+}
+
+/// The third device knows writes from before and after, and never hears them called by one name.
+#[test]
+fn a_third_device_gets_everything_too() {
+    let (_lab, mut a, mut b, mut c, backup) = three_and_a_backup();
     a.start();
     c.stop();
     the_lost_days(&a, &b);
@@ -297,20 +303,7 @@ fn a_third_device_gets_everything_too() {
 /// Two devices were each told another history by one that was set back in between, and it is away.
 #[test]
 fn two_histories_of_one_device_are_not_mixed_and_become_one_when_it_is_back() {
-    let lab = Lab::new();
-    let (mut a, mut b, mut c) = (
-        lab.running("laptop"),
-        lab.running("desktop"),
-        lab.running("server"),
-    );
-    base(&a.folder);
-    pair(&a, &b);
-    pair(&a, &c);
-    pair(&b, &c);
-    write(a.path("one more"), "one more");
-    assert_converged(&[&a, &b, &c]);
-    a.stop();
-    let backup = back_up(&a);
+    let (_lab, mut a, mut b, mut c, backup) = three_and_a_backup();
     c.stop();
     a.start();
     write(a.path("only the desktop"), "told to the desktop");

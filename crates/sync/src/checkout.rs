@@ -16,6 +16,7 @@ use alike_core::tree;
 use alike_store::{Generation, Snapshot};
 
 use crate::blobs;
+use crate::clock::now_ns;
 use crate::disk::Root;
 use crate::disk::temp::copy;
 use crate::error::Error;
@@ -193,10 +194,11 @@ impl Work<'_> {
         to: &Path,
     ) -> io::Result<bool> {
         let mtime = self.past.at(path).ok().flatten().map(|shown| shown.mtime);
-        let mtime = mtime.unwrap_or_else(|| i64::try_from(now_ms()).unwrap_or(0).saturating_mul(1_000_000));
+        let mtime = mtime.unwrap_or_else(now_ns);
         let file = File::options().read(true).write(true).create_new(true).open(to)?;
         self.made(to);
         let finish = |file: &File| Root::finish_temp(file, exec, mtime).map(|()| true);
+        let afresh = || file.set_len(0).and_then(|()| io::Seek::rewind(&mut &file));
         if size == 0 {
             return finish(&file);
         }
@@ -204,8 +206,7 @@ impl Work<'_> {
             if source.metadata()?.len() != size {
                 continue;
             }
-            file.set_len(0)?;
-            io::Seek::rewind(&mut &file)?;
+            afresh()?;
             match copy(&source, size, &file) {
                 Ok(copied) if copied == *digest => return finish(&file),
                 // Another one may do.
@@ -215,8 +216,7 @@ impl Work<'_> {
             }
         }
         if let Some(content) = self.place.store.packed(digest).map_err(io::Error::other)? {
-            file.set_len(0)?;
-            io::Seek::rewind(&mut &file)?;
+            afresh()?;
             (&file).write_all(&content)?;
             return finish(&file);
         }

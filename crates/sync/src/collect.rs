@@ -5,10 +5,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use alike_core::digest::Digest;
 use alike_core::retention::{Policy, expired};
-use alike_store::{FolderKey, Marks, Snapshot, Store, Sweep};
+use alike_store::{FolderKey, Marks, Store, Sweep};
 
 use crate::control::Collected;
+use crate::disk::Object;
 use crate::error::Error;
 use crate::folder::{Place, now_ms};
 
@@ -86,24 +88,13 @@ pub(crate) fn collect(
     if dry_run {
         let (rows, bytes) = snapshot.unmarked(&marks)?;
         drop(snapshot);
-        done.removed_objects += rows;
-        done.freed_bytes += bytes;
-        let is_waste =
-            |digest: &_, age| !marks.has_blob(digest) && (dropped.has_blob(digest) || age > UNNAMED);
-        let (contents, bytes) = store.packs_waste(&is_waste)?;
-        done.removed_objects += contents;
-        done.freed_bytes += bytes;
+        let (contents, packed) = store.packs_waste(&|digest, age| is_waste(&marks, &dropped, digest, age))?;
+        done.removed_objects += rows + contents;
+        done.freed_bytes += bytes + packed;
         for place in places {
-            place
-                .root
-                .each_object(&mut |object| {
-                    if is_waste(&object.digest, object.age) {
-                        done.removed_objects += 1;
-                        done.freed_bytes += object.bytes;
-                    }
-                    true
-                })
-                .map_err(|source| at(place, source))?;
+            let waste = displaced_waste(place, &marks, &dropped)?;
+            done.removed_objects += waste.len() as u64;
+            done.freed_bytes += waste.iter().map(|object| object.bytes).sum::<u64>();
         }
         return Ok(done);
     }
@@ -127,8 +118,7 @@ pub(crate) fn collect(
     }
     done.freed_bytes += before.saturating_sub(database_bytes(store));
     // Marks hold what was reached when the sweep ended; what came to be since is new, or is marked below.
-    let packs = store
-        .sweep_packs(&|digest, age| !marks.has_blob(digest) && (dropped.has_blob(digest) || age > UNNAMED))?;
+    let packs = store.sweep_packs(&|digest, age| is_waste(&marks, &dropped, digest, age))?;
     done.removed_objects += packs.removed;
     done.freed_bytes += packs.freed;
     for place in places {
@@ -140,20 +130,28 @@ pub(crate) fn collect(
     Ok(done)
 }
 
+/// Does nobody need a content any more that was displaced or packed so many seconds ago?
+fn is_waste(marks: &Marks, dropped: &Marks, digest: &Digest, age: u64) -> bool {
+    !marks.has_blob(digest) && (dropped.has_blob(digest) || age > UNNAMED)
+}
+
+/// The displaced versions of one folder that nobody needs.
+fn displaced_waste(place: &Place, marks: &Marks, dropped: &Marks) -> Result<Vec<Object>, Error> {
+    let mut waste = Vec::new();
+    let listed = place.root.each_object(&mut |object| {
+        if is_waste(marks, dropped, &object.digest, object.age) {
+            waste.push(*object);
+        }
+        true
+    });
+    listed.map_err(|source| at(place, source))?;
+    Ok(waste)
+}
+
 /// Removes displaced versions of one folder. In short steps, before each of which is marked what has come to be
 /// reached since, and during which nobody begins to reach anything.
 fn displaced(store: &Store, place: &Place, marks: &mut Marks, dropped: &Marks) -> Result<(u64, u64), Error> {
-    let mut waste = Vec::new();
-    place
-        .root
-        .each_object(&mut |object| {
-            let (digest, age) = (&object.digest, object.age);
-            if !marks.has_blob(digest) && (dropped.has_blob(digest) || age > UNNAMED) {
-                waste.push(*object);
-            }
-            true
-        })
-        .map_err(|source| at(place, source))?;
+    let waste = displaced_waste(place, marks, dropped)?;
     let (mut removed, mut freed, mut waits) = (0, 0, 0);
     for part in waste.chunks(STEP) {
         let alone = loop {
@@ -162,7 +160,7 @@ fn displaced(store: &Store, place: &Place, marks: &mut Marks, dropped: &Marks) -
                 None => wait_a_turn(&mut waits)?,
             }
         };
-        mark_again(&store.snapshot()?, marks)?;
+        store.snapshot()?.mark_more(marks, &|_, _| true)?;
         for object in part.iter().filter(|object| !marks.has_blob(&object.digest)) {
             let gone = place.root.remove_object(&object.digest);
             if gone.map_err(|source| at(place, source))? {
@@ -180,10 +178,6 @@ fn at(place: &Place, source: std::io::Error) -> Error {
         path: place.root.path().to_owned(),
         source,
     }
-}
-
-fn mark_again(snapshot: &Snapshot, marks: &mut Marks) -> Result<(), Error> {
-    Ok(snapshot.mark_more(marks, &|_, _| true)?)
 }
 
 fn wait_a_turn(waits: &mut u32) -> Result<(), Error> {

@@ -37,7 +37,7 @@ pub(crate) use content::{Buffer, Content, OUTBOARD_FROM};
 pub(crate) use dir::Dir;
 #[cfg(test)]
 pub(crate) use lease::probe as probe_lease;
-pub(crate) use object::is_unreadable;
+pub(crate) use object::{Object, is_unreadable};
 pub(crate) use own::Taken;
 #[cfg(test)]
 pub(crate) use sys::real;

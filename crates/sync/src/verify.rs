@@ -71,46 +71,32 @@ struct Tally<'a> {
 }
 
 impl Tally<'_> {
-    /// So many bytes were read. `false`: stop.
-    fn tick(bytes: &mut u64, read: u64, checked: u64, said: &mut Instant, say: &dyn Fn(VerifyProgress)) {
-        *bytes += read;
-        if said.elapsed() >= SAY {
-            *said = Instant::now();
-            say(VerifyProgress {
-                checked,
-                bytes: *bytes,
-            });
-        }
+    /// A buffer, and whom to tell of each read: he says `false` when it is to stop.
+    fn reading(&mut self) -> (&mut Buffer, impl FnMut(u64) -> bool) {
+        let (checked, stop, say) = (self.done.checked, self.stop, self.say);
+        let (bytes, said) = (&mut self.bytes, &mut self.said);
+        let tick = move |read| {
+            *bytes += read;
+            if said.elapsed() >= SAY {
+                *said = Instant::now();
+                say(VerifyProgress {
+                    checked,
+                    bytes: *bytes,
+                });
+            }
+            !stop()
+        };
+        (&mut self.buffer, tick)
     }
 
     fn check(&mut self, place: &Place, path: &RelPath, row: &IndexRow) -> Checked {
-        let Tally {
-            done,
-            bytes,
-            said,
-            stop,
-            say,
-            buffer,
-        } = self;
-        check(place, path, row, buffer, &mut |read| {
-            Self::tick(bytes, read, done.checked, said, *say);
-            !stop()
-        })
+        let (buffer, mut tick) = self.reading();
+        check(place, path, row, buffer, &mut tick)
     }
 
     fn is_object_good(&mut self, place: &Place, digest: &Digest) -> std::io::Result<Option<bool>> {
-        let Tally {
-            done,
-            bytes,
-            said,
-            stop,
-            say,
-            buffer,
-        } = self;
-        place.root.is_object_good(digest, buffer, &mut |read| {
-            Self::tick(bytes, read, done.checked, said, *say);
-            !stop()
-        })
+        let (buffer, mut tick) = self.reading();
+        place.root.is_object_good(digest, buffer, &mut tick)
     }
 
     fn damaged(&mut self, what: &[u8], repaired: bool) {
@@ -305,14 +291,7 @@ impl Run {
             if !good {
                 bad.push((*digest, bytes));
             }
-            Tally::tick(
-                &mut tally.bytes,
-                bytes,
-                tally.done.checked,
-                &mut tally.said,
-                tally.say,
-            );
-            !(tally.stop)()
+            (tally.reading().1)(bytes)
         })?;
         let mut marks = None;
         for (digest, size) in bad {

@@ -5,10 +5,11 @@ use std::collections::{BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use alike_core::diff::look_up;
 use alike_core::digest::Digest;
 use alike_core::entry::Entry;
 use alike_core::path::RelPath;
-use alike_store::{Generation, Snapshot};
+use alike_store::Generation;
 
 use super::Engine;
 use super::folders::{OpenFolder, Slot};
@@ -194,8 +195,8 @@ fn absent(place: &Place, wish: Wish) -> Result<(Wish, Wanted), Error> {
     let all = wish.differences(place, &snapshot, now)?;
     for path in &wish.paths {
         if !all.iter().any(|d| d.path.is_within(path))
-            && !is_there(&snapshot, now, path)?
-            && !is_there(&snapshot, wish.generation.root, path)?
+            && look_up(&snapshot, now, path)?.is_none()
+            && look_up(&snapshot, wish.generation.root, path)?.is_none()
         {
             return Err(Error::Refused(format!(
                 "“{path}” is neither in generation {} nor in the folder",
@@ -210,46 +211,8 @@ fn absent(place: &Place, wish: Wish) -> Result<(Wish, Wanted), Error> {
             of.1.push(difference.path);
         }
     }
-    wanted.retain(|digest, (size, _)| !is_here(place, &snapshot, digest, *size));
+    wanted.retain(|digest, (size, _)| !blobs::is_here(place, &snapshot, digest, *size));
     Ok((wish, wanted))
-}
-
-/// Is this content here, as far as can be told without reading it? Not where a file has changed since it was looked at.
-fn is_here(place: &Place, snapshot: &Snapshot, digest: &Digest, size: u64) -> bool {
-    let is_object = || {
-        let object = place.root.open_object(digest).ok().flatten();
-        object.is_some_and(|file| file.metadata().is_ok_and(|meta| meta.len() == size))
-    };
-    let lives = || {
-        let places = snapshot.blob_places(digest, blobs::PLACES).unwrap_or_default();
-        let mut own = places.into_iter().filter(|(key, _)| *key == place.key);
-        own.any(|(key, path)| {
-            let row = snapshot.index(key, &path).ok().flatten();
-            let known = row.and_then(|row| row.fingerprint);
-            known.is_some() && known == place.root.stat(&path).ok().flatten().map(|stat| stat.fingerprint)
-        })
-    };
-    size == 0 || snapshot.is_packed(digest).unwrap_or(false) || is_object() || lives()
-}
-
-/// Is there anything at a path of a content tree?
-fn is_there(snapshot: &Snapshot, root: Digest, path: &RelPath) -> Result<bool, Error> {
-    let mut at = root;
-    let mut names = path.components().peekable();
-    while let Some(name) = names.next() {
-        let entries = alike_core::tree::read::<alike_core::entry::NamedEntry>(snapshot, at)?;
-        match entries
-            .into_iter()
-            .find(|entry| entry.name == name)
-            .map(|entry| entry.entry)
-        {
-            None => return Ok(false),
-            Some(_) if names.peek().is_none() => return Ok(true),
-            Some(Entry::Dir { digest }) => at = digest,
-            Some(_) => return Ok(false),
-        }
-    }
-    Ok(true)
 }
 
 async fn checked_out(
@@ -263,7 +226,7 @@ async fn checked_out(
     let absent = beside(move || {
         let snapshot = here.store.snapshot()?;
         let mut all = checkout::contents(&snapshot, root)?;
-        all.retain(|(digest, size)| !is_here(&here, &snapshot, digest, *size));
+        all.retain(|(digest, size)| !blobs::is_here(&here, &snapshot, digest, *size));
         Ok(all)
     });
     let absent = absent.await?;
