@@ -32,6 +32,7 @@ mod readers;
 mod resolve;
 mod restarts;
 mod restore;
+mod rot;
 mod safety;
 mod saves;
 mod table;

@@ -4,10 +4,10 @@
 use std::fs;
 use std::io::Read;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Stdio;
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::harness::*;
 
@@ -56,33 +56,6 @@ fn rot(device: &mut Device, path: &str) {
     eventually("everything was looked at", LONG, || {
         device.field("state") == "idle"
     });
-}
-
-/// `sync verify --json` with more options, and what it must exit with.
-#[track_caller]
-fn verify(device: &Device, options: &[&str], code: i32) -> Value {
-    let out = device.cmd([&["verify", "--json"], options].concat());
-    assert_eq!(out.code, code, "{}{}", out.stdout, out.stderr);
-    serde_json::from_str(&out.stdout).unwrap()
-}
-
-#[track_caller]
-fn found(answer: &Value, damaged: &[&str], repaired: &[&str]) {
-    assert_eq!(answer["damaged"], json!(damaged), "{answer}");
-    assert_eq!(answer["repaired"], json!(repaired), "{answer}");
-    assert!(answer["checked"].as_u64().unwrap() > 3, "{answer}");
-}
-
-fn object(device: &Device, content: &[u8]) -> PathBuf {
-    let hex = blake3::hash(content).to_hex();
-    device.path(format!(".alike/objects/{}/{hex}", &hex[..2]))
-}
-
-/// The problem that the status has of a path.
-fn problem(device: &Device, path: &str) -> Option<Value> {
-    let problems = device.field("problems");
-    let of_path = |p: &&Value| p["path"] == path;
-    problems.as_array().unwrap().iter().find(of_path).cloned()
 }
 
 #[test]
@@ -189,6 +162,56 @@ fn what_a_program_writes_through_a_memory_map_is_an_edit() {
     assert!(fs::read(b.path("doc")).unwrap() != noise("doc", 300_000));
     found(&verify(&a, &[], 0), &[], &[]);
     assert_eq!(a.field("problems"), json!([]));
+}
+
+/// Where times tell of what is written through a map, they do so at the first write to a page that is not being written
+/// back yet: not of what follows until then.
+#[test]
+fn what_a_map_writes_between_a_look_and_a_sync_is_an_edit_also_when_nobody_sees_its_end() {
+    let lab = Lab::new();
+    // One of its own, that nobody else syncs.
+    let ext4 = Make {
+        mkfs: &["mkfs.ext4", "-q"],
+        mount: &["mount", "-o", "loop"],
+    };
+    let Some(_disk) = Image::new(lab.path("disk"), ext4) else {
+        return;
+    };
+    let (mut a, mut b) = (lab.fallible("laptop"), lab.device("desktop"));
+    a.folder = lab.path("disk/docs");
+    write(a.path("doc"), noise("doc", 300_000));
+    a.start();
+    b.start();
+    pair(&a, &b);
+    assert_converged(&[&a, &b]);
+    for (seen, mode) in [(true, 0o600), (false, 0o640)] {
+        a.stop();
+        let hold = Hold::new(&a);
+        a.launch(&format!("commit.sync={}", hold.action(1)));
+        eventually("it runs", LONG, || a.cmd(["status"]).code == 0);
+        a.wait_in_sync();
+        let map = Map::new(a.path("doc"));
+        map.flip(1000, 1);
+        // So that somebody looks.
+        set_mode(a.path("doc"), mode);
+        hold.reached("a change that was read and is not synced");
+        let before = times(&a.path("doc"));
+        map.flip(1001, 1);
+        assert_eq!(times(&a.path("doc")), before, "it leaves no trace");
+        hold.release();
+        settle(&[&a, &b]);
+        if !seen {
+            a.stop();
+        }
+        drop(map);
+        assert_eq!(times(&a.path("doc")), before, "nor does its end");
+        if !seen {
+            a.start();
+        }
+        assert_converged(&[&a, &b]);
+        assert_eq!(a.field("problems"), json!([]));
+        found(&verify(&a, &[], 0), &[], &[]);
+    }
 }
 
 #[test]

@@ -8,6 +8,7 @@ mod mount;
 mod poll;
 mod process;
 mod tree;
+mod verify;
 
 pub(crate) use device::Device;
 pub(crate) use faults::{Dice, Hold, fail_points};
@@ -19,3 +20,4 @@ pub(crate) use tree::{
     ModeGuard, Node, append, assert_same_tree, conflict_name, inodes, mtimes, names, noise, set_mode,
     set_mtime, snapshot, text, write,
 };
+pub(crate) use verify::{found, object, problem, verify};

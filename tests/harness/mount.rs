@@ -1,5 +1,6 @@
 //! Small file systems for one test. Never leaves one mounted: also a test that fails unmounts its own.
 
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -82,6 +83,34 @@ impl Image {
         Some(Self(path.to_owned()))
     }
 
+    /// Changes a bit of a file's content on the disk below it: of the byte at `offset`. Nobody has written to the file, and
+    /// nothing says that anybody has.
+    #[track_caller]
+    pub(crate) fn rot(&self, file: &Path, offset: usize) {
+        let content = std::fs::read(file).expect("read the file");
+        let needle = &content[offset..(offset + 256).min(content.len())];
+        let open = std::fs::File::open(file).expect("open the file");
+        rustix::fs::syncfs(&open).expect("write everything back");
+        let image = std::fs::File::options()
+            .read(true)
+            .write(true)
+            .open(self.0.with_extension("image"))
+            .expect("open the image");
+        let places = find(&image, needle);
+        assert_eq!(places.len(), 1, "{} is there once: {places:?}", file.display());
+        image
+            .write_all_at(&[needle[0] ^ 1], places[0])
+            .expect("change a byte");
+        image.sync_all().expect("sync the image");
+        // What is in memory is not what is on the disk any more.
+        rustix::fs::fadvise(&open, 0, None, rustix::fs::Advice::DontNeed).expect("forget it");
+        let now = std::fs::read(file);
+        assert!(
+            now.is_err() || now.is_ok_and(|now| now != content),
+            "it has changed"
+        );
+    }
+
     /// Another one with everything that is in it, down to the numbers of inodes and the times at which they were made.
     pub(crate) fn clone_to(&self, path: impl AsRef<Path>, make: Make) -> Self {
         let path = path.as_ref();
@@ -106,6 +135,22 @@ impl Image {
         );
         Self(path.to_owned())
     }
+}
+
+/// Where in what is written of a sparse file these bytes are.
+fn find(image: &std::fs::File, needle: &[u8]) -> Vec<u64> {
+    use rustix::fs::{SeekFrom, seek};
+    let mut places = Vec::new();
+    let mut end = 0;
+    while let Ok(start) = seek(image, SeekFrom::Data(end)) {
+        end = seek(image, SeekFrom::Hole(start)).expect("each extent ends");
+        let mut bytes = vec![0; (end - start) as usize];
+        image.read_exact_at(&mut bytes, start).expect("read the image");
+        let last = bytes.len().saturating_sub(needle.len());
+        let here = (0..=last).filter(|at| bytes[*at] == needle[0] && bytes[*at..].starts_with(needle));
+        places.extend(here.map(|at| start + at as u64));
+    }
+    places
 }
 
 /// Bytes of a file system in a file: XFS makes no smaller ones than 300 MiB. Hardly any of it is ever written.

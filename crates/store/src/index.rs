@@ -1,6 +1,8 @@
 //! What is on disk (index), what is wanted there and not fetched yet (pending), what was begun (intents), and
 //! where a blob's bytes are (blobs). Never looks at the disk.
 
+use std::collections::HashSet;
+
 use alike_core::digest::Digest;
 use alike_core::ids::Dot;
 use alike_core::observe::Mat;
@@ -29,6 +31,14 @@ pub struct Fingerprint {
     pub ctime_ns: i64,
     /// Type and permissions, as `st_mode`.
     pub mode: u32,
+}
+
+impl Fingerprint {
+    /// The same file, of the same size and with the same time of its last edit? What else tells of it changes with its
+    /// mode, its names, and how many of those there are.
+    pub fn is_same_edit(&self, other: &Fingerprint) -> bool {
+        (self.ino, self.size, self.mtime_ns) == (other.ino, other.size, other.mtime_ns)
+    }
 }
 
 /// MAT at one path, and what to recognise it by.
@@ -269,6 +279,24 @@ impl Snapshot {
                     keys::path_of(key.value())?,
                     value::decode("index", bytes.value())?,
                 ));
+            }
+            Ok(rows)
+        })
+    }
+
+    /// The rows of files with these inode numbers. Reads all rows of the folder.
+    pub fn index_of_inodes(
+        &self,
+        folder: FolderKey,
+        inodes: &HashSet<u64>,
+    ) -> Result<Vec<IndexRow>, StoreError> {
+        self.run(|| {
+            let mut rows = Vec::new();
+            for row in self.index.range::<&[u8]>(Span::folder(folder).bounds())? {
+                let row: IndexRow = value::decode("index", row?.1.value())?;
+                if row.fingerprint.is_some_and(|print| inodes.contains(&print.ino)) {
+                    rows.push(row);
+                }
             }
             Ok(rows)
         })

@@ -203,10 +203,12 @@ async fn run_once(
         name: config.name.clone(),
     };
     let outboards = config.home.join("outboards");
-    std::fs::create_dir_all(&outboards).map_err(|e| Error::Home {
-        path: outboards.clone(),
-        reason: e.to_string(),
-    })?;
+    for dir in [&outboards, &config.home.join(crate::folder::DAMAGED)] {
+        std::fs::create_dir_all(dir).map_err(|e| Error::Home {
+            path: dir.clone(),
+            reason: e.to_string(),
+        })?;
+    }
     let mut engine = Engine {
         config,
         store,

@@ -38,13 +38,14 @@ use crate::scan::{Finding, Found};
 
 pub(crate) use crate::clock::now_ms;
 pub(crate) use commit::Counts;
+use damage::Suspects;
 pub(crate) use damage::{Checked, Damaged, check, is_still};
 pub(crate) use hold::HeldView;
 pub(crate) use identity::is_doubtful;
 pub(crate) use inbox::{Inbox, ask, tell};
 pub(crate) use look::Look;
 pub(crate) use park::{Parked, Why};
-pub(crate) use place::Place;
+pub(crate) use place::{DAMAGED, Place};
 pub(crate) use restore::{Done as RestoreDone, Wish};
 pub(crate) use rules::leaves_out;
 
@@ -245,6 +246,8 @@ pub(crate) struct Folder {
     dropped: bool,
     /// Rules have changed, and what they left out has not been looked at yet.
     new_rules: bool,
+    /// Files that may be damaged.
+    suspects: Suspects,
 }
 
 impl Folder {
@@ -282,6 +285,7 @@ impl Folder {
             hold: hold::Hold::default(),
             dropped: false,
             new_rules: false,
+            suspects: Suspects::default(),
         };
         folder.check_witness()?;
         folder.recover()?;

@@ -47,6 +47,21 @@ pub(crate) struct Finding {
     pub base: Option<IndexRow>,
     /// Modification time of a file or link (ns since 1970), else 0.
     pub mtime: i64,
+    /// Has anybody written to it since it was hashed?
+    pub wrote: Wrote,
+    /// The disk cannot read it; `seen` is what the index says of it.
+    pub unreadable: bool,
+}
+
+/// Did the watcher see a program write to a file?
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Wrote {
+    /// Yes; or one may have, by way of a memory map that leaves no trace here.
+    Yes,
+    /// No, and it would have seen it.
+    No,
+    /// It has not watched all the time.
+    Unknown,
 }
 
 impl Finding {
@@ -109,6 +124,8 @@ pub(crate) struct Scan<'a> {
     pub ignore: &'a Ignore,
     /// Files that are hashed even if their fingerprints say that nothing has changed: programs have closed them.
     pub closed: &'a HashSet<RelPath>,
+    /// Did anybody write to this file lately?
+    pub wrote: &'a (dyn Fn(&RelPath) -> Wrote + Sync),
 }
 
 /// What a run did.

@@ -49,6 +49,8 @@ pub(crate) enum Hint {
     /// A program has closed this file that it had open for writing. What it wrote by way of a shared memory map
     /// may have left no other sign.
     Closed(RelPath),
+    /// A program has written to this file by a call of the kernel.
+    Written(RelPath),
     /// Hints were lost: anything may have changed.
     Overflow,
     /// The cookie of this number: all hints of what happened before it are out.
@@ -248,7 +250,8 @@ impl Inner {
                 }
             };
             match hint {
-                Some(hint @ (Hint::Dirty(_) | Hint::Closed(_))) if !said.insert(hint.clone()) => {}
+                Some(hint @ (Hint::Dirty(_) | Hint::Closed(_) | Hint::Written(_)))
+                    if !said.insert(hint.clone()) => {}
                 Some(hint) => hints(hint),
                 None => {}
             }
@@ -283,6 +286,7 @@ impl Inner {
         };
         match Name::new(name).map(|name| dir.join(&name)) {
             Ok(path) if path.fits() && events.contains(ReadFlags::CLOSE_WRITE) => Some(Hint::Closed(path)),
+            Ok(path) if path.fits() && events.contains(ReadFlags::MODIFY) => Some(Hint::Written(path)),
             Ok(path) if path.fits() => Some(Hint::Dirty(path)),
             Err(_) if dir.is_root() && name == OWN_DIR.as_bytes() => {
                 let ends = ReadFlags::DELETE | ReadFlags::MOVED_FROM;
@@ -346,9 +350,12 @@ mod tests {
             let mut paths: Vec<String> = Vec::new();
             loop {
                 match self.hints.recv_timeout(Duration::from_secs(10)).unwrap() {
-                    Hint::Dirty(path) | Hint::Closed(path)
-                        if paths.iter().any(|p| *p == path.to_string()) => {}
-                    Hint::Dirty(path) | Hint::Closed(path) => paths.push(path.to_string()),
+                    Hint::Dirty(path) | Hint::Closed(path) | Hint::Written(path) => {
+                        let path = path.to_string();
+                        if !paths.contains(&path) {
+                            paths.push(path);
+                        }
+                    }
                     Hint::Cookie(n) => {
                         assert_eq!(n, cookie);
                         return paths;
@@ -506,7 +513,7 @@ mod tests {
         loop {
             match hints.recv_timeout(Duration::from_secs(10)).unwrap() {
                 Hint::Overflow => break,
-                Hint::Dirty(_) | Hint::Closed(_) => {}
+                Hint::Dirty(_) | Hint::Closed(_) | Hint::Written(_) => {}
                 other => panic!("{other:?}"),
             }
         }

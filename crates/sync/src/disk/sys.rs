@@ -11,7 +11,7 @@ pub(super) use rustix::fs::{
 pub(super) use real::{dup, entries, file_system, keeps_exec, quietly};
 
 #[cfg(not(test))]
-pub(super) use super::lease::probe as is_being_written;
+pub(super) use super::lease::{probe as is_being_written, probe_doubting as may_be_written};
 
 /// One simulated machine never has two engines.
 #[cfg(test)]
@@ -20,8 +20,8 @@ pub(super) use rustix::fs::flock;
 #[cfg(test)]
 pub(super) use crate::sim::calls::{
     dup, entries, fchmod, fchown, file_system, fstat, fstatvfs, fsync, futimens, is_being_written,
-    keeps_exec, linkat, mkdirat, open, openat, openat2, quietly, readlinkat, renameat_with, stat, statat,
-    symlinkat, syncfs, unlinkat, utimensat,
+    keeps_exec, linkat, may_be_written, mkdirat, open, openat, openat2, quietly, readlinkat, renameat_with,
+    stat, statat, symlinkat, syncfs, unlinkat, utimensat,
 };
 
 /// What takes more than one call.

@@ -71,6 +71,8 @@ mod tests {
             racy: false,
             base: None,
             mtime,
+            wrote: crate::scan::Wrote::Unknown,
+            unreadable: false,
         }
     }
 

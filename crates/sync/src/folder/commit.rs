@@ -18,6 +18,7 @@ use alike_core::view::{NewContent, Shown, summarize};
 use alike_store::{Commit, IndexRow, Reason, Snapshot};
 
 use super::batch::Batch;
+use super::damage::Judged;
 use super::rules::drop_ignored;
 use super::{Folder, Look, leaves_out, now_ms};
 use crate::error::Error;
@@ -171,16 +172,28 @@ impl Folder {
         let mut parents_of_deleted: BTreeSet<RelPath> = BTreeSet::new();
         let old_root = self.head.state.root;
         let mut look = Look::new(snapshot, old_root);
-        for finding in changed {
+        let moved = self.moved(snapshot, &changed)?;
+        for mut finding in changed {
             let row = snapshot.index(key, &finding.path)?;
             if row.as_ref().map(|r| &r.mat) != finding.base.as_ref().map(|r| &r.mat) {
                 // Something was applied there while the scan looked: its comparison is void.
                 self.dirty(finding.path);
                 continue;
             }
-            if let Some(row) = self.is_damage(&finding) {
-                rows.push((finding.path, Some(row)));
-                continue;
+            let mut damaged = None;
+            match self.judge(&finding, row.as_ref(), &moved) {
+                Judged::Edit => {}
+                Judged::LookAgain => {
+                    self.dirty(finding.path);
+                    continue;
+                }
+                Judged::Damage(was, found) => {
+                    // It stands for what it was, whatever else has happened to it.
+                    if let Some((seen, _)) = &mut finding.seen {
+                        seen.value = was.mat.value;
+                    }
+                    damaged = Some(found);
+                }
             }
             let head = look.at(&finding.path)?.cloned();
             let seen = finding.seen.as_ref().map(|s| &s.0);
@@ -258,6 +271,9 @@ impl Folder {
                 fingerprint: Some(fingerprint),
                 racy: finding.racy,
             });
+            if let Some(row) = row.as_ref().filter(|_| damaged.is_some() || finding.unreadable) {
+                self.is_damaged(finding.path.clone(), row.clone(), damaged);
+            }
             rows.push((finding.path, row));
         }
         for finding in touched {
@@ -270,6 +286,9 @@ impl Folder {
             } else if let Some(mut row) = row {
                 row.fingerprint = Some(fingerprint);
                 row.racy = finding.racy;
+                if finding.unreadable {
+                    self.is_damaged(finding.path.clone(), row.clone(), None);
+                }
                 rows.push((finding.path, Some(row)));
             }
         }

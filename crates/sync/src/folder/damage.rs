@@ -1,9 +1,12 @@
 //! Bit rot: files whose content is not what it was when it was hashed, though their fingerprints say that nobody has
-//! touched them. Never published; said by `status` until the file is repaired, edited or removed. Good content is put
+//! written to them. Never published; said by `status` until the file is repaired, edited or removed. Good content is put
 //! in place here, checked against the fingerprint of what is damaged. Never looks for it.
 
-use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard};
+mod known;
+mod suspect;
+
+pub(crate) use known::Damaged;
+pub(super) use suspect::{Judged, Suspects};
 
 use alike_core::digest::Digest;
 use alike_core::path::RelPath;
@@ -14,70 +17,8 @@ use super::{Folder, Place, Problem};
 use crate::apply::is_young;
 use crate::disk::{Buffer, Content, Expected, is_unreadable};
 use crate::error::Error;
-use crate::scan::Finding;
 
-/// A damaged file.
-#[derive(Clone, Debug)]
-struct Damage {
-    /// What the index says of it.
-    row: IndexRow,
-    /// What its content is now; `None`: the disk cannot read it.
-    found: Option<Digest>,
-}
-
-/// The damaged files of a folder that are known.
-#[derive(Debug, Default)]
-pub(crate) struct Damaged(Mutex<BTreeMap<RelPath, Damage>>);
-
-impl Damaged {
-    fn files(&self) -> MutexGuard<'_, BTreeMap<RelPath, Damage>> {
-        self.0.lock().expect("nobody panics with it")
-    }
-
-    /// Is this file known to be damaged?
-    pub(crate) fn holds(&self, path: &RelPath) -> bool {
-        self.files().contains_key(path)
-    }
-
-    /// All of them, with what the index says.
-    pub(crate) fn rows(&self) -> Vec<(RelPath, IndexRow)> {
-        let files = self.files();
-        files
-            .iter()
-            .map(|(path, damage)| (path.clone(), damage.row.clone()))
-            .collect()
-    }
-
-    /// It was read again, and is good.
-    pub(crate) fn is_good(&self, path: &RelPath) {
-        self.files().remove(path);
-    }
-
-    /// What `status` says of them.
-    pub(super) fn problems(&self, limit: usize) -> Vec<(RelPath, Problem)> {
-        let files = self.files();
-        let problem = |damage: &Damage| {
-            Problem {
-            reason: match damage.found {
-                Some(_) => "its content has changed although nobody has written to it: the disk has damaged it",
-                None => "the disk cannot read it any more",
-            }
-            .to_owned(),
-            hint: match damage.found {
-                Some(_) => {
-                    "`sync verify --repair` brings its content back; if you changed it yourself, `touch` it: then it \
-                     counts as an edit"
-                }
-                None => "`sync verify --repair` brings its content back; and look at the disk",
-            }
-            .to_owned(),
-        }
-        };
-        let some = files.iter().take(limit);
-        some.map(|(path, damage)| (path.clone(), problem(damage)))
-            .collect()
-    }
-}
+use known::Damage;
 
 /// What a look at the content of a file came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -141,7 +82,7 @@ impl Place {
     pub(super) fn forget_damage(&self, snapshot: &Snapshot) -> Result<(), Error> {
         for (path, row) in self.damaged.rows() {
             if !is_still(snapshot.index(self.key, &path)?.as_ref(), &row) {
-                self.damaged.files().remove(&path);
+                self.damaged.is_good(&path);
             }
         }
         Ok(())
@@ -161,35 +102,15 @@ impl Folder {
             self.dirty(path);
             return Ok(());
         }
-        let damage = Damage { row, found };
-        if self.place.damaged.files().insert(path.clone(), damage).is_none() {
-            tracing::warn!(folder = %self.place.row.name, %path, "its content is damaged");
-        }
+        self.is_damaged(path, row, found);
         Ok(())
     }
 
-    /// Is a finding nothing but damage that is known, under another fingerprint: was the file opened for writing,
-    /// renamed back and forth, given another mode? Its row as it is now. Another time of change is an edit.
-    pub(super) fn is_damage(&self, finding: &Finding) -> Option<IndexRow> {
-        let mut files = self.place.damaged.files();
-        let damage = files.get_mut(&finding.path)?;
-        let (seen, print) = finding.seen.as_ref()?;
-        let Value::File { digest, .. } = seen.value else {
-            return None;
-        };
-        let before = damage.row.fingerprint?;
-        let same = damage.found == Some(digest)
-            && (before.ino, before.mtime_ns) == (print.ino, print.mtime_ns)
-            && finding
-                .base
-                .as_ref()
-                .is_some_and(|base| base.mat == damage.row.mat)
-            && seen.exec == damage.row.mat.exec;
-        same.then(|| {
-            damage.row.fingerprint = Some(*print);
-            damage.row.racy = finding.racy;
-            damage.row.clone()
-        })
+    /// It is, as its row is now.
+    pub(super) fn is_damaged(&self, path: RelPath, row: IndexRow, found: Option<Digest>) {
+        if self.place.damaged.note(path.clone(), Damage { row, found }) {
+            tracing::warn!(folder = %self.place.row.name, %path, "its content is damaged");
+        }
     }
 
     /// Puts good content, in a temporary file, in the place of a damaged file. The state of the folder stays what it is.
@@ -207,7 +128,7 @@ impl Folder {
         if let Some(reason) = &self.view.frozen {
             return refuse(reason.clone());
         }
-        let known = place.damaged.files().get(path).map(|damage| damage.row.clone());
+        let known = place.damaged.get(path).map(|damage| damage.row);
         let row = place.store.snapshot()?.index(place.key, path)?;
         let Some(mut row) = row.filter(|row| is_still(known.as_ref(), row)) else {
             return refuse("it was changed meanwhile".into());

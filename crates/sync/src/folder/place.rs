@@ -39,11 +39,15 @@ pub(crate) struct Place {
 /// How old the count of displaced versions may be that is shown.
 const COUNT_AGAIN: Duration = Duration::from_secs(60);
 
+/// The directory, in the state directory, in which damaged files are noted.
+pub(crate) const DAMAGED: &str = "damaged";
+
 impl Place {
     pub(crate) fn new(row: FolderRow, root: Root, store: Arc<Store>, outboards: PathBuf) -> Place {
         Place {
             key: row.key,
             id: row.id,
+            damaged: Damaged::load(outboards.with_file_name(DAMAGED).join(row.id.to_string())),
             row,
             root,
             store,
@@ -51,7 +55,6 @@ impl Place {
             traffic: Traffic::default(),
             partial: AtomicU64::new(0),
             parked: Parked::default(),
-            damaged: Damaged::default(),
             ignore: Ignore::default(),
             history: Arc::default(),
         }

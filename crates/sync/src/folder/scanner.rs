@@ -4,6 +4,10 @@
 mod closed;
 pub(crate) mod gone;
 pub(crate) mod hot;
+mod thread;
+mod written;
+
+pub(crate) use thread::ScannerThread;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -75,75 +79,6 @@ pub(crate) struct Activity {
     pub(crate) complete: bool,
 }
 
-/// The scanner's thread and the ways to it.
-#[derive(Debug)]
-pub(crate) struct ScannerThread {
-    pub(crate) input: mpsc::Sender<ScanInput>,
-    pub(crate) activity: watch::Receiver<Activity>,
-    stop: Arc<AtomicBool>,
-    thread: Option<std::thread::JoinHandle<()>>,
-}
-
-impl ScannerThread {
-    /// Starts looking: everything first.
-    pub(crate) fn start(
-        place: Arc<Place>,
-        (input, inbox): (mpsc::Sender<ScanInput>, mpsc::Receiver<ScanInput>),
-        folder: Inbox,
-        paused: bool,
-    ) -> std::io::Result<Self> {
-        let stop = Arc::new(AtomicBool::new(false));
-        let (publish, activity) = watch::channel(Activity {
-            dirty: true,
-            ..Activity::default()
-        });
-        let mut scanner = Scanner {
-            place,
-            input: input.clone(),
-            folder,
-            publish,
-            activity: Activity {
-                dirty: true,
-                ..Activity::default()
-            },
-            stop: stop.clone(),
-            watch: None,
-            dirty: HashMap::new(),
-            closed: closed::Closed::default(),
-            hot: HashMap::new(),
-            never_quiet: hot::Hot::default(),
-            full_due: Some(Instant::now()),
-            rest_until: Instant::now(),
-            last_full: Instant::now(),
-            barriers: Vec::new(),
-            gone: gone::Gone::default(),
-            held: false,
-            next_cookie: 0,
-            paused,
-            frozen: false,
-            blind: false,
-        };
-        let thread = std::thread::Builder::new()
-            .name("scanner".into())
-            .spawn(move || scanner.run(&inbox))?;
-        Ok(ScannerThread {
-            input,
-            activity,
-            stop,
-            thread: Some(thread),
-        })
-    }
-
-    /// Ends the thread, in the middle of a scan if need be.
-    pub(crate) fn stop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
-        let _ = self.input.send(ScanInput::Stop);
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
-    }
-}
-
 /// A path that waits to be looked at.
 struct Dirty {
     first: Instant,
@@ -166,6 +101,9 @@ struct Scanner {
     watch: Option<Watch>,
     dirty: HashMap<RelPath, Dirty>,
     closed: closed::Closed,
+    written: written::Written,
+    /// What a program writes through a memory map shows in the times of files here.
+    maps_show: bool,
     /// When a path was last looked at, and how long the next look waits: only paths that keep changing.
     hot: HashMap<RelPath, (Instant, Duration)>,
     never_quiet: hot::Hot,
@@ -185,6 +123,44 @@ struct Scanner {
 }
 
 impl Scanner {
+    fn new(
+        place: Arc<Place>,
+        input: mpsc::Sender<ScanInput>,
+        folder: Inbox,
+        publish: watch::Sender<Activity>,
+        stop: Arc<AtomicBool>,
+        paused: bool,
+    ) -> Scanner {
+        Scanner {
+            maps_show: place.root.maps_show_after().is_some(),
+            place,
+            input,
+            folder,
+            publish,
+            activity: Activity {
+                dirty: true,
+                ..Activity::default()
+            },
+            stop,
+            watch: None,
+            dirty: HashMap::new(),
+            closed: closed::Closed::default(),
+            written: written::Written::default(),
+            hot: HashMap::new(),
+            never_quiet: hot::Hot::default(),
+            full_due: Some(Instant::now()),
+            rest_until: Instant::now(),
+            last_full: Instant::now(),
+            barriers: Vec::new(),
+            gone: gone::Gone::default(),
+            held: false,
+            next_cookie: 0,
+            paused,
+            frozen: false,
+            blind: false,
+        }
+    }
+
     fn run(&mut self, inbox: &mpsc::Receiver<ScanInput>) {
         self.open_watch();
         loop {
@@ -226,6 +202,7 @@ impl Scanner {
 
     fn go_blind(&mut self, reason: String) {
         self.blind = true;
+        self.written.lost();
         let _ = self.folder.send(FolderEvent::Watching(Err(reason)));
     }
 
@@ -233,12 +210,23 @@ impl Scanner {
         let now = Instant::now();
         match input {
             ScanInput::Hint(Hint::Dirty(path)) => self.mark(path, now),
+            ScanInput::Hint(Hint::Written(path)) => {
+                self.written.add(path.clone(), now);
+                self.mark(path, now);
+            }
             ScanInput::Hint(Hint::Closed(path)) => {
-                self.closed.add(path.clone());
+                if !self.maps_show {
+                    self.closed.add(path.clone());
+                    self.written.add(path.clone(), now);
+                }
                 self.mark(path, now);
             }
             ScanInput::Rescan(path) => self.mark(path, now),
-            ScanInput::Hint(Hint::Overflow) | ScanInput::Full => self.full_due = Some(now),
+            ScanInput::Hint(Hint::Overflow) => {
+                self.written.lost();
+                self.full_due = Some(now);
+            }
+            ScanInput::Full => self.full_due = Some(now),
             ScanInput::Later => {
                 let at = now + LATER;
                 self.full_due = Some(self.full_due.map_or(at, |due| due.min(at)));
@@ -353,6 +341,7 @@ impl Scanner {
         }
         if std::mem::take(&mut self.frozen) {
             let _ = self.folder.send(FolderEvent::Frozen(None));
+            self.written.lost();
             self.open_watch();
             self.full_due = Some(now);
         }
@@ -379,9 +368,13 @@ impl Scanner {
     fn full(&mut self) {
         self.full_due = None;
         self.dirty.clear();
+        let began = Instant::now();
         let complete = self.scan(vec![Target::Tree(RelPath::root())], true);
         self.last_full = Instant::now();
         if complete {
+            if !self.blind {
+                self.written.looked_at_everything(began);
+            }
             self.activity.complete = true;
         } else if !self.stop.load(Ordering::Relaxed) {
             self.full_due = Some(Instant::now() + FROZEN_RETRY);
@@ -464,7 +457,7 @@ impl Scanner {
         if !self.committed() {
             return false;
         }
-        let closed = self.closed.take(&at, full);
+        let mut closed = self.closed.take(&at, full);
         let result = {
             let snapshot = match self.place.store.snapshot() {
                 Ok(snapshot) => snapshot,
@@ -473,6 +466,11 @@ impl Scanner {
                     return false;
                 }
             };
+            let size = |path: &RelPath| match snapshot.index(self.place.key, path) {
+                Ok(Some(row)) => row.mat.value.size(),
+                _ => 0,
+            };
+            self.closed.spare(&mut closed, size, Instant::now());
             let stop = &self.stop;
             let watch = &self.watch;
             let on_dir = |dir: &RelPath| {
@@ -497,6 +495,7 @@ impl Scanner {
                 keep_small: &|digest, content| self.place.keep_small(digest, content),
                 ignore: &self.place.ignore,
                 closed: &closed,
+                wrote: &|path| self.written.wrote(path),
             };
             let folder = &self.folder;
             scan.run(targets, &|mut batch: Vec<Found>| {

@@ -8,7 +8,7 @@ use alike_core::record::Value;
 use alike_store::IndexRow;
 
 use super::run::{Run, is_dir_row};
-use super::{Finding, Found, ScanError, look};
+use super::{Finding, Found, ScanError, Wrote, look};
 use crate::disk::Kind;
 use crate::ignore::Asker;
 
@@ -84,6 +84,8 @@ impl Run<'_> {
                     racy: false,
                     base: Some(base),
                     mtime: 0,
+                    wrote: Wrote::Unknown,
+                    unreadable: false,
                 }));
             }
         }

@@ -7,7 +7,7 @@ use alike_core::path::{MAX_PATH, Name, RelPath};
 use alike_core::record::Value;
 use alike_store::IndexRow;
 
-use super::{Finding, Found};
+use super::{Finding, Found, Wrote};
 use crate::clock::now_ns;
 use crate::disk::{Content, Dir, Kind, Stat};
 
@@ -27,6 +27,8 @@ pub(super) struct Clock {
     pub(super) is_ours: bool,
     /// Do files keep exec bits?
     pub(super) keeps_exec: bool,
+    /// What is written through a memory map shows so long (ns) after the last change that did; `None`: perhaps never.
+    pub(super) maps_show_after: Option<i64>,
 }
 
 /// Grain of a time that was kept without a fraction: an old ext3, a server, an archive. 2 s, as on FAT.
@@ -48,6 +50,12 @@ impl Clock {
         [print.mtime_ns, print.ctime_ns]
             .into_iter()
             .any(|time| time >= since && until(time))
+    }
+
+    /// Was it changed so lately that a program that has it mapped could go on writing to it, and nothing would tell?
+    pub(super) fn may_hide_a_map(&self, stat: &Stat) -> bool {
+        self.maps_show_after
+            .is_some_and(|after| stat.fingerprint.ctime_ns >= self.start.saturating_sub(after))
     }
 }
 
@@ -73,24 +81,51 @@ pub(super) enum Look {
     Stopped,
 }
 
-/// The finding of a file with this content.
+/// The finding of a file with this content. `held`: while it was read, its times told nothing.
 pub(super) fn of_content(
     path: RelPath,
     content: io::Result<Content>,
     base: Option<IndexRow>,
     clock: Clock,
+    held: bool,
 ) -> Look {
     match content {
         Ok(Content::Is { digest, stat }) => {
             let size = stat.fingerprint.size;
             let value = Value::File { digest, size };
-            Look::Found(compare(path, value, &stat, base, clock))
+            Look::Found(compare(path, value, &stat, base, clock, held))
         }
         Ok(Content::Changing) => Look::Found(Some(Found::Busy(path))),
         Ok(Content::Gone) => Look::Gone(base),
         Ok(Content::Stopped) => Look::Stopped,
         Err(e) => Look::Found(Some(unreadable(path, &e))),
     }
+}
+
+/// The finding of a file that the disk cannot read. Where nobody has written to it since it was hashed, its content is
+/// not what has changed.
+pub(super) fn of_unreadable(
+    path: RelPath,
+    e: &io::Error,
+    stat: Option<Stat>,
+    base: Option<IndexRow>,
+    clock: Clock,
+) -> Look {
+    let known = base.clone().filter(|row| !row.racy).zip(stat);
+    if let Some((row, stat)) = known
+        && stat.kind == Kind::File
+        && matches!(row.mat.value, Value::File { .. })
+        && row
+            .fingerprint
+            .is_some_and(|before| before.is_same_edit(&stat.fingerprint))
+        && let Some(mut found) = compare(path.clone(), row.mat.value, &stat, base, clock, false)
+    {
+        if let Found::Changed(finding) | Found::Touched(finding) = &mut found {
+            finding.unreadable = true;
+        }
+        return Look::Found(Some(found));
+    }
+    Look::Found(Some(unreadable(path, e)))
 }
 
 /// The finding of a link.
@@ -122,7 +157,7 @@ pub(super) fn of_link(dir: &Dir, name: &Name, path: RelPath, base: Option<IndexR
         let value = Value::Symlink {
             target: target.into(),
         };
-        return Look::Found(compare(path, value, &before, base, clock));
+        return Look::Found(compare(path, value, &before, base, clock, false));
     }
     Look::Found(Some(Found::Busy(path)))
 }
@@ -148,6 +183,8 @@ pub(super) fn of_dir(path: RelPath, stat: &Stat, base: Option<IndexRow>) -> Opti
         racy: false,
         base,
         mtime: 0,
+        wrote: Wrote::Unknown,
+        unreadable: false,
     };
     Some(if same {
         Found::Touched(finding)
@@ -156,7 +193,14 @@ pub(super) fn of_dir(path: RelPath, stat: &Stat, base: Option<IndexRow>) -> Opti
     })
 }
 
-fn compare(path: RelPath, value: Value, stat: &Stat, base: Option<IndexRow>, clock: Clock) -> Option<Found> {
+fn compare(
+    path: RelPath,
+    value: Value,
+    stat: &Stat,
+    base: Option<IndexRow>,
+    clock: Clock,
+    held: bool,
+) -> Option<Found> {
     let exec = if clock.keeps_exec {
         stat.is_exec()
     } else {
@@ -165,7 +209,7 @@ fn compare(path: RelPath, value: Value, stat: &Stat, base: Option<IndexRow>, clo
         base.as_ref().is_some_and(was)
     };
     let seen = Seen { value, exec };
-    let racy = clock.is_racy(stat);
+    let racy = held || clock.is_racy(stat);
     let same = base
         .as_ref()
         .is_some_and(|row| row.mat.value == seen.value && row.mat.exec == seen.exec);
@@ -182,6 +226,8 @@ fn compare(path: RelPath, value: Value, stat: &Stat, base: Option<IndexRow>, clo
         racy,
         base,
         mtime: stat.fingerprint.mtime_ns,
+        wrote: Wrote::Unknown,
+        unreadable: false,
     };
     Some(if same {
         Found::Touched(finding)

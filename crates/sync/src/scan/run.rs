@@ -17,7 +17,7 @@ use super::look::{self, Clock, Look};
 use super::pool::Pool;
 use super::{Found, Scan, ScanError, ScanReport, Target};
 use crate::clock;
-use crate::disk::{Buffer, Content, Dir, Kind, Stat};
+use crate::disk::{Buffer, Content, Dir, Kind, Stat, is_unreadable};
 use crate::failpoint::point;
 use crate::ignore::{Asker, RULES, Rules, Trouble};
 
@@ -127,6 +127,7 @@ fn clock(scan: &Scan<'_>) -> Clock {
         grain: if fine { GRAIN } else { COARSE_GRAIN },
         is_ours: fine,
         keeps_exec: scan.root.keeps_exec(),
+        maps_show_after: (scan.root.maps_show_after()).map(|after| after.as_nanos() as i64),
     }
 }
 
@@ -449,8 +450,15 @@ impl Run<'_> {
             let look = if is_link {
                 look::of_link(open, &member.name, path.clone(), member.base, self.clock)
             } else {
+                let held = self.may_be_held(open, &member.name, stat);
                 let content = self.hash(buffer, open, &member.name, stat);
-                look::of_content(path.clone(), content, member.base, self.clock)
+                match content {
+                    Err(e) if is_unreadable(&e) => {
+                        let stat = open.stat(member.name.as_bytes()).ok().flatten();
+                        look::of_unreadable(path.clone(), &e, stat, member.base, self.clock)
+                    }
+                    content => look::of_content(path.clone(), content, member.base, self.clock, held),
+                }
             };
             looks.push((path, had_dir, look));
         }
@@ -490,6 +498,13 @@ impl Run<'_> {
         }
     }
 
+    /// Could a program that has had it open for long write to it without a trace? Asked before it is read: who opens it
+    /// after that leaves one.
+    fn may_be_held(&self, open: &Dir, name: &Name, stat: Option<Stat>) -> bool {
+        let stat = stat.or_else(|| open.stat(name.as_bytes()).ok().flatten());
+        stat.is_some_and(|stat| self.clock.may_hide_a_map(&stat)) && open.may_be_written(name.as_bytes())
+    }
+
     fn hash(&self, buffer: &mut Buffer, open: &Dir, name: &Name, stat: Option<Stat>) -> io::Result<Content> {
         let mut tick = |bytes| {
             self.hashed.fetch_add(bytes, Ordering::Relaxed);
@@ -509,7 +524,10 @@ impl Run<'_> {
 
     fn looked(&self, path: RelPath, had_dir: bool, look: Look) {
         match look {
-            Look::Found(Some(found)) => {
+            Look::Found(Some(mut found)) => {
+                if let Found::Changed(finding) = &mut found {
+                    finding.wrote = (self.scan.wrote)(&finding.path);
+                }
                 if had_dir && matches!(found, Found::Changed(_)) {
                     self.gone(Gone::Below(path));
                 }

@@ -127,6 +127,7 @@ impl World {
             keep_small: &|_, _| {},
             ignore: &Ignore::default(),
             closed: &std::collections::HashSet::new(),
+            wrote: &|_| Wrote::No,
         };
         let report = scan.run(targets, &|batch| {
             assert!(!batch.is_empty() && batch.len() <= 256);

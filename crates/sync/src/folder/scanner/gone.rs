@@ -138,6 +138,8 @@ mod tests {
             racy: false,
             base: None,
             mtime: 0,
+            wrote: crate::scan::Wrote::Unknown,
+            unreadable: false,
         }
     }
 

@@ -37,6 +37,7 @@ fn a_file_that_is_being_written_is_busy_and_holds_nothing_up() {
         keep_small: &|_, _| {},
         ignore: &Ignore::default(),
         closed: &std::collections::HashSet::new(),
+        wrote: &|_| Wrote::No,
     };
     let report = scan
         .run(vec![Target::Tree(RelPath::root())], &|batch| {
