@@ -21,8 +21,9 @@ Usage: cargo xtask TASK
          the tests that read while another device overwrites, with 10,000 overwrites and 50 kills
   tidy   the walls between the crates and the rules of the house
   demo   two devices on this machine, started, synced, shown and removed
-  bench TREE [RUNS]
-         the first sync of a real tree, beside rsync over loopback, in turn
+  bench [WORKLOAD...] [--list] [--quick] [--runs N] [--tree DIR] [--peers NAME,...] [--limit SECONDS]
+        [--bin FILE] [--stream FILE] [--place DIR] [--out DIR]
+         the same work through alike, rsync, Unison, Syncthing and tar over loopback, in turn; docs/benchmarks.md
   sim [--seed N] [--minutes M] [--devices K]
          simulated machines, from seed N on for M minutes; --seed alone repeats one history
   soak [--minutes M] [--seed N] [--devices D]
@@ -37,9 +38,8 @@ fn main() -> ExitCode {
         ["tidy"] => tidy::run(),
         ["demo"] => demo::run(),
         ["sim", ref rest @ ..] => sim::run(rest),
-        ["bench", tree] => bench::run(tree, 3),
-        ["bench", tree, runs] if runs.parse::<usize>().is_ok_and(|n| n > 0) => {
-            bench::run(tree, runs.parse().unwrap_or(1))
+        ["bench", ref options @ ..] if bench::Options::parse(options).is_some() => {
+            bench::run(bench::Options::parse(options).expect("just parsed"))
         }
         ["soak", ref options @ ..] if soak::Options::parse(options).is_some() => {
             soak::run(soak::Options::parse(options).expect("just parsed"))

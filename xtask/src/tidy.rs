@@ -23,7 +23,7 @@ pub(crate) fn run() -> Result<()> {
     let mut broken = walls::check(&metadata()?)?;
     let mut markers = Vec::new();
     let mut used = BTreeSet::new();
-    for path in files(&root, &["crates", "xtask", "tests", "fuzz"], "rs")? {
+    for path in files(&root, &["crates", "benches", "xtask", "tests", "fuzz"], "rs")? {
         let text = fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
         let name = relative(&root, &path);
         let report = source::check(&name, &text);

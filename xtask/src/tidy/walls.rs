@@ -41,6 +41,12 @@ const WALLS: &[Wall] = &[
         never: &["alike-core", "alike-store"],
     },
     Wall {
+        package: "alike-benches",
+        normal: None,
+        dev: Some(&[]),
+        never: &["alike-cli"],
+    },
+    Wall {
         package: "xtask",
         normal: None,
         dev: None,
@@ -54,7 +60,8 @@ const WALLS: &[Wall] = &[
     },
 ];
 
-/// Names that only `alike-sync` may use: whatever starts with `iroh`, the watcher and the async runtime.
+/// Names that only `alike-sync` may use, and what is measured beside it: whatever starts with `iroh`, the watcher and
+/// the async runtime.
 fn is_io(name: &str) -> bool {
     name.starts_with("iroh") || name == "notify" || name == "tokio"
 }
@@ -82,7 +89,8 @@ pub(super) fn check(metadata: &Value) -> Result<Vec<Broken>> {
                 .context("a dependency without a name")?;
             let is_dev = dependency["kind"] == "dev";
             let allowed = if is_dev { wall.dev } else { wall.normal };
-            let io_allowed = name == "alike-sync" || (name == "alike-cli" && on == "tokio");
+            let io_allowed =
+                ["alike-sync", "alike-benches"].contains(&name) || (name == "alike-cli" && on == "tokio");
             if allowed.is_some_and(|list| !list.contains(&on))
                 || wall.never.contains(&on)
                 || (is_io(on) && !io_allowed)

@@ -1,0 +1,95 @@
+//! Both ends are started again and nothing has changed. The floor is to ask for every file's attributes once.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+use anyhow::{Result, ensure};
+
+use super::{many, prepare, room, those};
+use crate::bench::Bench;
+use crate::bench::measure::{Meter, Span};
+use crate::bench::peers::{Ends, Outcome, Peer};
+use crate::bench::results::{ALIKE, Case, Column, Figures, Section, Unit};
+use crate::bench::rounds::{self, Given};
+use crate::bench::trees::{self, Spec};
+
+const FIND: &str = "find -printf, both trees at once";
+/// A second that alike may need beside the scan.
+const EXTRA: f64 = 0.3;
+
+pub(super) fn run(bench: &Bench) -> Result<Option<Section>> {
+    let specs = [
+        many(bench, 100_000, (1 << 10, 8 << 10)),
+        many(bench, 1_000_000, (16, 200)),
+    ];
+    let mut all = Vec::new();
+    for spec in specs {
+        let mut cases = [Case::new(format!("{} files", spec.files))];
+        let peers = those(bench, |peer| peer.traits().incremental);
+        rounds::run(bench, &mut cases, room(&spec) * 2, &peers, |peer, corner| {
+            once(bench, peer, corner, &spec)
+        })?;
+        all.extend(cases);
+    }
+    let how = "Both directories are equal beforehand and known to both ends. Those that watch: from the start of both \
+               processes until both know that all is equal (`sync wait`; Syncthing: scanned, connected, nothing missing). \
+               The others: one more run. `find -printf` asks for the attributes of every file of both trees, one process \
+               a tree, right before. Everything is in the kernel's cache.";
+    let mut section = Section::new("Restart, nothing changed", how, all);
+    for at in 0..section.cases.len() {
+        let case = &section.cases[at];
+        let find = case.median(FIND, Column::Seconds).unwrap_or(f64::NAN);
+        let (what, got) = (
+            format!("restart with {}", case.title),
+            case.median(ALIKE, Column::Seconds),
+        );
+        section.aim(&what, got, 1.5 * find + EXTRA, Unit::Seconds);
+    }
+    Ok(Some(section))
+}
+
+fn once(bench: &Bench, peer: &dyn Peer, corner: &Path, spec: &Spec) -> Result<Given> {
+    let (from, to) = (corner.join("from"), corner.join("to"));
+    trees::make(&from, spec)?;
+    trees::make(&to, spec)?;
+    let meter = Meter::start();
+    let ends = Ends {
+        corner,
+        from: &from,
+        to: &to,
+        meter: &meter,
+    };
+    let mut pair = peer.setup(&ends)?;
+    // The many files have to be known first; that is another workload, and may take longer.
+    prepare(pair.as_mut(), bench.limit * 4)?;
+    let mut given = Vec::new();
+    if peer.name() == ALIKE {
+        given.push((0, FIND.to_owned(), find(&from, &to)?));
+    }
+    pair.stop()?;
+    let mut span = Span::begin(&meter)?;
+    let outcome = pair.start_again(span.deadline(bench.limit))?;
+    span.stop_clock();
+    let mut figures = span.end()?;
+    if outcome == Outcome::Stopped {
+        figures.stopped = Some("stopped".to_owned());
+    }
+    given.push((0, peer.name().to_owned(), figures));
+    Ok(given)
+}
+
+fn find(from: &Path, to: &Path) -> Result<Figures> {
+    let start = Instant::now();
+    let mut running = Vec::new();
+    for tree in [from, to] {
+        let mut command = Command::new("find");
+        command.arg(tree).args(["-printf", "%i %s %m %T@ %C@ %p\n"]);
+        running.push(command.stdout(Stdio::null()).spawn()?);
+    }
+    for mut find in running {
+        let status = find.wait()?;
+        ensure!(status.success(), "find: {status}");
+    }
+    Ok(Figures::only(&[(Column::Seconds, start.elapsed().as_secs_f64())]))
+}
