@@ -11,6 +11,7 @@ mod control;
 mod coreutils;
 mod crashes;
 mod crashes_pairing;
+mod delta;
 mod edited_meanwhile;
 mod edits;
 mod engine;

@@ -18,5 +18,6 @@ pub mod record;
 pub mod retention;
 pub mod session;
 pub mod state;
+pub mod subtree;
 pub mod tree;
 pub mod view;

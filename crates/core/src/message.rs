@@ -6,9 +6,10 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use crate::claim::Claims;
 use crate::digest::Digest;
 use crate::ids::FolderId;
+use crate::subtree::{GROUP, Subtree};
 
 /// The protocol between paired devices.
-pub const ALPN: &[u8] = b"alike/3";
+pub const ALPN: &[u8] = b"alike/4";
 /// The protocol by which a ticket's holder becomes a paired device.
 pub const PAIR_ALPN: &[u8] = b"alike-pair/1";
 
@@ -24,6 +25,16 @@ pub const MAX_BLOBS: usize = 1024;
 pub const MAX_HAVE: usize = 4096;
 /// Blobs up to this size travel whole, many to a stream; bigger ones as verified ranges.
 pub const SMALL_BLOB: u64 = 1 << 20;
+/// Most runs of groups in one request for a big blob's content.
+pub const MAX_RUNS: usize = 1024;
+/// Most subtrees in one request for what is below them.
+pub const MAX_SUBTREES: usize = 1024;
+/// Most values in the answer: 2 MiB.
+pub const MAX_VALUES: u64 = 65_536;
+/// Most chunks in a list of them: 10 MiB.
+pub const MAX_CHUNKS: u32 = 1 << 19;
+/// Largest blob of which there are lists of chunks, and whose tree is compared with another version's.
+pub const MAX_DELTA: u64 = 256 << 30;
 /// Longest name of a device or a folder.
 pub const MAX_LABEL: usize = 255;
 /// Most replicas of which a state may know.
@@ -102,18 +113,16 @@ pub enum Request {
         /// At most [`MAX_BLOBS`].
         digests: Vec<Digest>,
     },
-    /// A range of a big blob; answered by one byte (1 = follows, 0 = missing) and the bao encoding of it.
-    Range {
+    /// Parts of a big blob; answered by one byte (1 = follows, 0 = missing) and the bao encoding of them.
+    Ranges {
         /// Of which folder.
         folder: FolderId,
         /// Which blob.
         digest: Digest,
         /// Its size.
         size: u64,
-        /// First byte; a multiple of 16 KiB.
-        start: u64,
-        /// Number of bytes.
-        len: u64,
+        /// First group of 16 KiB and the one behind the last, ascending, at most [`MAX_RUNS`].
+        runs: Vec<(u64, u64)>,
     },
     /// Whose content is here? Answered by one byte a digest, in order: 1 = it is, 0 = it is not. Not a promise: whoever
     /// then asks for the content may hear otherwise.
@@ -122,6 +131,35 @@ pub enum Request {
         folder: FolderId,
         /// At most [`MAX_HAVE`].
         digests: Vec<Digest>,
+    },
+    /// Inner hashes of a big blob; answered by one byte (1 = follows, 0 = missing) and the 32-byte values of the nodes of
+    /// at most `most` groups below each subtree, in order. Each joins to the value that the asker knows already.
+    Values {
+        /// Of which folder.
+        folder: FolderId,
+        /// Which blob.
+        digest: Digest,
+        /// Its size; at most [`MAX_DELTA`].
+        size: u64,
+        /// Groups of a node in the answer at most.
+        most: u64,
+        /// At most [`MAX_SUBTREES`], each of more than `most` groups, with at most [`MAX_VALUES`] below them.
+        subtrees: Vec<Subtree>,
+    },
+    /// How a part of a big blob is cut by content; answered by one byte (1 = follows, 0 = missing), the first chunk's offset
+    /// (`u64`), the number of chunks (`u32`, at most [`MAX_CHUNKS`]), and for each its length (`u32`) and the first 16 bytes of
+    /// its BLAKE3. A hint: it may be wrong.
+    Chunks {
+        /// Of which folder.
+        folder: FolderId,
+        /// Which blob.
+        digest: Digest,
+        /// Its size; at most [`MAX_DELTA`].
+        size: u64,
+        /// First byte.
+        start: u64,
+        /// Number of bytes.
+        len: u64,
     },
 }
 
@@ -236,17 +274,50 @@ impl Bounded for Request {
         match self {
             Request::Nodes { digests, .. } if digests.len() > MAX_NODES => Err(MessageError::Limit("nodes")),
             Request::Blobs { digests, .. } if digests.len() > MAX_BLOBS => Err(MessageError::Limit("blobs")),
-            Request::Range { size, start, len, .. }
-                if start.checked_add(*len).is_none_or(|end| end > *size) || start % (16 << 10) != 0 =>
+            Request::Ranges { runs, .. } if runs.len() > MAX_RUNS => Err(MessageError::Limit("runs")),
+            Request::Ranges { size, runs, .. } if !are_runs(runs, *size) => Err(MessageError::Malformed),
+            Request::Values { size, .. } | Request::Chunks { size, .. } if *size > MAX_DELTA => {
+                Err(MessageError::Limit("a blob's size"))
+            }
+            Request::Values { subtrees, .. } if subtrees.len() > MAX_SUBTREES => {
+                Err(MessageError::Limit("subtrees"))
+            }
+            Request::Values {
+                size, most, subtrees, ..
+            } => {
+                let asks = |node: &Subtree| node.is_of(*size) && node.groups() > *most;
+                if *most == 0 || !subtrees.iter().all(asks) {
+                    return Err(MessageError::Malformed);
+                }
+                let bound = subtrees.iter().map(|node| node.count(*most));
+                if bound.fold(0, u64::saturating_add) > MAX_VALUES {
+                    return Err(MessageError::Limit("values"));
+                }
+                Ok(())
+            }
+            Request::Chunks { size, start, len, .. }
+                if *len == 0 || start.checked_add(*len).is_none_or(|end| end > *size) =>
             {
                 Err(MessageError::Malformed)
             }
             Request::Have { digests, .. } if digests.len() > MAX_HAVE => Err(MessageError::Limit("digests")),
-            Request::Nodes { .. } | Request::Blobs { .. } | Request::Range { .. } | Request::Have { .. } => {
-                Ok(())
-            }
+            Request::Nodes { .. }
+            | Request::Blobs { .. }
+            | Request::Ranges { .. }
+            | Request::Have { .. }
+            | Request::Chunks { .. } => Ok(()),
         }
     }
+}
+
+/// Are these ascending, apart from each other, and within a blob of `size`?
+fn are_runs(runs: &[(u64, u64)], size: u64) -> bool {
+    let mut last = 0;
+    runs.iter().all(|(first, end)| {
+        let fits = (*first >= last) && first < end;
+        last = *end;
+        fits
+    }) && last <= size.div_ceil(GROUP)
 }
 
 impl Bounded for PairRequest {
@@ -308,19 +379,57 @@ mod tests {
             Err(MessageError::Limit("blobs"))
         );
         let digest = Digest::of(b"x");
-        let range = |start, len| {
-            encode(&Request::Range {
+        let size = 1 << 20;
+        let ranges = |runs: &[(u64, u64)]| {
+            let runs = runs.to_vec();
+            let request = Request::Ranges {
                 folder,
                 digest,
-                size: 1 << 20,
+                size,
+                runs,
+            };
+            decode::<Request>(&encode(&request)).is_ok()
+        };
+        assert!(ranges(&[(1, 2), (2, 3), (60, 64)]));
+        for wrong in [
+            &[(1, 1)][..],
+            &[(0, 65)],
+            &[(3, 4), (2, 3)],
+            &[(0, 2), (1, 3)],
+            &[(2, u64::MAX)],
+        ] {
+            assert!(!ranges(wrong), "{wrong:?}");
+        }
+        assert!(!ranges(&vec![(0, 1); MAX_RUNS + 1]));
+        let values = |size, most, subtrees: &[Subtree]| {
+            let subtrees = subtrees.to_vec();
+            let request = Request::Values {
+                folder,
+                digest,
+                size,
+                most,
+                subtrees,
+            };
+            decode::<Request>(&encode(&request)).is_ok()
+        };
+        let whole = Subtree::whole(size);
+        assert!(values(size, 1, &[whole; 3]) && !values(size, 64, &[whole]));
+        assert!(!values(size, 0, &[whole]) && !values(size, 1, &[Subtree { first: 1, end: 3 }]));
+        assert!(!values(size, 1, &[whole; MAX_SUBTREES + 1]) && values(size, 1, &[whole; MAX_SUBTREES]));
+        let huge = Subtree::whole(MAX_DELTA);
+        assert!(!values(MAX_DELTA, 1, &[huge]) && values(MAX_DELTA, 1 << 20, &[huge]));
+        assert!(!values(MAX_DELTA + 1, 1 << 20, &[Subtree::whole(MAX_DELTA + 1)]));
+        let chunks = |start, len| {
+            let request = Request::Chunks {
+                folder,
+                digest,
+                size,
                 start,
                 len,
-            })
+            };
+            decode::<Request>(&encode(&request)).is_ok()
         };
-        assert!(decode::<Request>(&range(16384, 16384)).is_ok());
-        assert!(decode::<Request>(&range(1, 16384)).is_err());
-        assert!(decode::<Request>(&range(0, (1 << 20) + 1)).is_err());
-        assert!(decode::<Request>(&range(u64::MAX - 16383, 16384)).is_err());
+        assert!(chunks(1, size - 1) && !chunks(1, size) && !chunks(0, 0) && !chunks(u64::MAX, 2));
         assert!(
             decode::<Message>(&encode(&Message::Hello(Hello {
                 boot: 1,

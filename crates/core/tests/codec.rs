@@ -17,6 +17,7 @@ use alike_core::message::{
 use alike_core::path::{MAX_PATH, Name, RelPath};
 use alike_core::record::{ExecMark, MAX_FILE, Record, Value};
 use alike_core::state::StateEntry;
+use alike_core::subtree::Subtree;
 use alike_core::tree::{self, Item, MAX_LEAF, Node};
 use common::{Mem, Rng};
 use proptest::prelude::*;
@@ -341,7 +342,7 @@ fn message(rng: &mut Rng) -> Message {
 fn request(rng: &mut Rng) -> Request {
     let folder = folder(rng);
     let count = rng.below(30);
-    match rng.below(4) {
+    match rng.below(6) {
         0 => Request::Nodes {
             folder,
             digests: (0..count).map(|_| digest(rng)).collect(),
@@ -354,12 +355,27 @@ fn request(rng: &mut Rng) -> Request {
             folder,
             digests: (0..count).map(|_| digest(rng)).collect(),
         },
-        _ => Request::Range {
+        3 => Request::Values {
             folder,
             digest: digest(rng),
             size: 1 << 30,
-            start: (rng.below(100) as u64) << 14,
-            len: rng.below(1 << 20) as u64,
+            most: 1 << rng.below(6),
+            subtrees: Subtree::whole(1 << 30).below(1 << (6 + rng.below(10))),
+        },
+        4 => Request::Chunks {
+            folder,
+            digest: digest(rng),
+            size: 1 << 30,
+            start: rng.below(1 << 29) as u64,
+            len: 1 + rng.below(1 << 29) as u64,
+        },
+        _ => Request::Ranges {
+            folder,
+            digest: digest(rng),
+            size: 1 << 30,
+            runs: (0..count as u64)
+                .map(|i| (3 * i, 3 * i + 1 + rng.below(3) as u64))
+                .collect(),
         },
     }
 }

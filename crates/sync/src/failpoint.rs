@@ -62,6 +62,8 @@ mod armed {
         "fetch.small.written",
         "fetch.ready",
         "fetch.big.begin",
+        "fetch.big.compared",
+        "fetch.big.copied",
         "fetch.big.piece",
         "fetch.big.note",
         "fetch.big.noted",
@@ -71,6 +73,8 @@ mod armed {
         "serve.nodes",
         "serve.blobs",
         "serve.range",
+        "serve.values",
+        "serve.chunks",
         // A batch that is applied.
         "apply.begin",
         "apply.sync",

@@ -2,11 +2,15 @@
 //! from a peer), and hands it to the folder's thread, while the next batch is on its way. Never touches a path
 //! of the folder itself.
 
+mod base;
 mod big;
+mod delta;
+mod have;
 pub(crate) mod net;
 mod obtain;
 mod room;
 pub(crate) mod small;
+mod told;
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -122,7 +126,8 @@ pub(crate) async fn one(
     file: std::fs::File,
 ) -> Result<bool, WireError> {
     if size > SMALL_BLOB {
-        return net::range(&source.connection, place, (digest, size), (0, size), file).await;
+        let all = crate::outboard::all_groups(size).to_vec();
+        return net::ranges(&source.connection, place, (digest, size), all, file).await;
     }
     let (out, mut arrived) = mpsc::channel(1);
     net::blobs(&source.connection, place, &[(digest, size)], out).await?;

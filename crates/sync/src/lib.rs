@@ -4,6 +4,7 @@
 mod apply;
 mod blobs;
 mod checkout;
+mod chunks;
 mod claims;
 mod clock;
 mod collect;

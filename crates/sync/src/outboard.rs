@@ -8,18 +8,18 @@ use std::fs::{self, File};
 use std::io::{self, BufReader, BufWriter, Read, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use alike_core::digest::Digest;
+use alike_core::subtree::{self, GROUP, Subtree, Value};
 use bao_tree::io::BaoContentItem;
 use bao_tree::io::outboard::PostOrderOutboard;
 use bao_tree::io::sync::{DecodeResponseIter, encode_ranges_validated, outboard_post_order};
 use bao_tree::{BaoTree, BlockSize, ChunkNum, ChunkRanges};
 
 /// Groups of 2^4 chunks of 1 KiB: 16 KiB, so an outboard is 0.4 % of its file.
-const GROUP: BlockSize = BlockSize::from_chunk_log(4);
-/// Bytes of a group.
-pub(crate) const GROUP_BYTES: u64 = 16 * 1024;
+const BLOCK: BlockSize = BlockSize::from_chunk_log(4);
 /// Bytes read at once.
 const BUFFER: usize = 256 * 1024;
 /// Largest file there can be (Linux's limit), so that arithmetic on sizes cannot overflow.
@@ -48,10 +48,120 @@ impl bao_tree::io::sync::ReadAt for Pairs {
 }
 
 impl Outboard {
+    fn new(digest: &Digest, tree: BaoTree, data: Pairs) -> Outboard {
+        let root = blake3::Hash::from_bytes(digest.0);
+        Outboard {
+            pairs: PostOrderOutboard { root, tree, data },
+        }
+    }
+
     /// Bytes of the file.
     pub(crate) fn size(&self) -> u64 {
         self.pairs.tree.size()
     }
+
+    /// The same, read into memory if it is at most `limit` bytes.
+    pub(crate) fn in_memory(mut self, limit: u64) -> io::Result<Outboard> {
+        if let Pairs::File(file) = &self.pairs.data
+            && self.pairs.tree.outboard_size() <= limit
+        {
+            let mut bytes = Vec::new();
+            FromStart::new(file).take(limit).read_to_end(&mut bytes)?;
+            self.pairs.data = Pairs::Memory(bytes);
+        }
+        Ok(self)
+    }
+
+    /// The values of the nodes of at most `most` groups below `of`, a node of this tree, each verified against the file's
+    /// digest; `None` if the outboard is damaged.
+    pub(crate) fn values(&self, of: Subtree, most: u64) -> io::Result<Option<Vec<Value>>> {
+        let mut at = Node {
+            subtree: Subtree::whole(self.size()),
+            before: 0,
+            value: None,
+        };
+        while at.subtree != of {
+            let Some(right) = at.subtree.towards(of) else {
+                return Err(io::Error::new(io::ErrorKind::InvalidInput, "no node of the tree"));
+            };
+            match self.halves(&at)? {
+                Some(halves) => at = if right { halves.1 } else { halves.0 },
+                None => return Ok(None),
+            }
+        }
+        let mut values = Vec::new();
+        let mut rest = vec![at];
+        while let Some(next) = rest.pop() {
+            match next.value {
+                Some(value) if next.subtree.groups() <= most => values.push(value),
+                _ => match self.halves(&next)? {
+                    Some((left, right)) => rest.extend([right, left]),
+                    None => return Ok(None),
+                },
+            }
+        }
+        Ok(Some(values))
+    }
+
+    /// The value of a subtree of another, perhaps longer, file, if it can only be this: it is full here, or it ends with both.
+    pub(crate) fn value_for(&self, of: Subtree, size: u64) -> io::Result<Option<Value>> {
+        let whole = Subtree::whole(self.size());
+        let is_full = of.groups().is_power_of_two() && of.end.saturating_mul(GROUP) <= self.size();
+        if !is_full && (size != self.size() || of == whole) {
+            return Ok(None);
+        }
+        if of == whole {
+            // Here it is all of the file; there it is not.
+            let halves = self.values(of, whole.groups().div_ceil(2).next_power_of_two())?;
+            return Ok(halves.and_then(|halves| match halves[..] {
+                [left, right] => Some(subtree::join(&left, &right)),
+                _ => None,
+            }));
+        }
+        Ok(self
+            .values(of, of.groups())?
+            .and_then(|values| values.first().copied()))
+    }
+
+    /// The two nodes below one of more than one group; `None` if they are not what its value says.
+    fn halves(&self, of: &Node) -> io::Result<Option<(Node, Node)>> {
+        let Some((left, right)) = of.subtree.halves() else {
+            return Ok(None);
+        };
+        let mut pair = [0; 64];
+        // Post-order: the pairs below come first.
+        let at = (of.before + of.subtree.groups() - 2) * 64;
+        let read = bao_tree::io::sync::ReadAt::read_exact_at(&self.pairs.data, at, &mut pair);
+        match read {
+            Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
+            other => other?,
+        }
+        let half = |bytes: &[u8]| <Value>::try_from(bytes).expect("half of a pair");
+        let (l, r) = (half(&pair[..32]), half(&pair[32..]));
+        let is_right = match of.value {
+            Some(value) => subtree::join(&l, &r) == value,
+            None => subtree::join_root(&l, &r).0 == *self.pairs.root.as_bytes(),
+        };
+        let node = |subtree: Subtree, before, value| Node {
+            subtree,
+            before,
+            value: Some(value),
+        };
+        let halves = (
+            node(left, of.before, l),
+            node(right, of.before + left.groups() - 1, r),
+        );
+        Ok(is_right.then_some(halves))
+    }
+}
+
+/// A node on the way down.
+struct Node {
+    subtree: Subtree,
+    /// Pairs in the outboard before those of this node.
+    before: u64,
+    /// `None` for all of the file, whose digest is known.
+    value: Option<Value>,
 }
 
 /// Where the outboard of `digest` is kept in `dir`.
@@ -62,7 +172,7 @@ pub(crate) fn path_of(dir: &Path, digest: &Digest) -> PathBuf {
 /// Hashes the first `size` bytes of `file` from its start, and keeps the outboard in `store` in the same
 /// pass. Returns the digest and the bytes read; fewer than `size` bytes there are an `UnexpectedEof`.
 pub(crate) fn hash_with_outboard(file: &File, size: u64, store: Option<&Path>) -> io::Result<(Digest, u64)> {
-    let digest = hash_reader(&mut FromStart { file, at: 0 }, size, store)?;
+    let digest = hash_reader(&mut FromStart::new(file), size, store)?;
     Ok((digest, size))
 }
 
@@ -97,7 +207,7 @@ fn hash_plain(source: &mut dyn Read, size: u64) -> io::Result<Digest> {
 /// The outboard of `file`: the one kept in `dir`, or else a new one, which is kept there if the file is large
 /// enough to need one. `None` if the first `size` bytes of the file do not hash to `digest`.
 ///
-/// One that was kept is not verified here, nor is the file: [`encode_range`] verifies each piece. If that says
+/// One that was kept is not verified here, nor is the file: [`encode`] verifies each piece. If that says
 /// `InvalidData`, [`forget`] the outboard and ask again: then the whole file is hashed.
 pub(crate) fn load_or_make(
     dir: &Path,
@@ -105,24 +215,16 @@ pub(crate) fn load_or_make(
     size: u64,
     digest: &Digest,
 ) -> io::Result<Option<Outboard>> {
-    let tree = tree_of(size)?;
-    let outboard = |data| Outboard {
-        pairs: PostOrderOutboard {
-            root: blake3::Hash::from_bytes(digest.0),
-            tree,
-            data,
-        },
-    };
-    let path = path_of(dir, digest);
-    match File::open(&path) {
-        Ok(kept) if kept.metadata()?.len() == tree.outboard_size() => {
-            return Ok(Some(outboard(Pairs::File(kept))));
-        }
-        Ok(_) => fs::remove_file(&path)?,
-        Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-        Err(e) => return Err(e),
+    if let Some(kept) = kept(dir, size, digest)? {
+        return Ok(Some(kept));
     }
-    let source = &mut FromStart { file, at: 0 };
+    // Several requests for one file come at once; one of them hashes it.
+    let _turn = MAKING.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    if let Some(kept) = kept(dir, size, digest)? {
+        return Ok(Some(kept));
+    }
+    let tree = tree_of(size)?;
+    let source = &mut FromStart::new(file);
     if size <= crate::disk::OUTBOARD_FROM {
         let mut pairs = Vec::new();
         let made = match outboard_post_order(BufReader::with_capacity(BUFFER, source), tree, &mut pairs) {
@@ -130,10 +232,10 @@ pub(crate) fn load_or_make(
             Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
             Err(e) => return Err(e),
         };
-        return Ok((made == *digest).then(|| outboard(Pairs::Memory(pairs))));
+        return Ok((made == *digest).then(|| Outboard::new(digest, tree, Pairs::Memory(pairs))));
     }
     match hash_reader(source, size, Some(dir)) {
-        Ok(made) if made == *digest => Ok(Some(outboard(Pairs::File(File::open(&path)?)))),
+        Ok(made) if made == *digest => kept(dir, size, digest),
         Ok(other) => {
             forget(dir, &other);
             Ok(None)
@@ -143,12 +245,35 @@ pub(crate) fn load_or_make(
     }
 }
 
-/// Removes a kept outboard: it is damaged, or its content is gone.
+static MAKING: Mutex<()> = Mutex::new(());
+
+/// The outboard that is kept in `dir`; not verified.
+pub(crate) fn kept(dir: &Path, size: u64, digest: &Digest) -> io::Result<Option<Outboard>> {
+    let (path, tree) = (path_of(dir, digest), tree_of(size)?);
+    match File::open(&path) {
+        Ok(kept) if kept.metadata()?.len() == tree.outboard_size() => {
+            Ok(Some(Outboard::new(digest, tree, Pairs::File(kept))))
+        }
+        Ok(_) => fs::remove_file(path).map(|()| None),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(e),
+    }
+}
+
+/// The outboard of what is in the first `size` bytes of `file`, whatever that is; kept in `dir`.
+pub(crate) fn of_file(dir: &Path, file: &File, size: u64) -> io::Result<Outboard> {
+    let digest = hash_reader(&mut FromStart::new(file), size, Some(dir))?;
+    kept(dir, size, &digest)?.ok_or_else(|| io::Error::other("an outboard went away"))
+}
+
+/// Removes a kept outboard, and the list of chunks with it: one is damaged, or their content is gone.
 pub(crate) fn forget(dir: &Path, digest: &Digest) {
-    if let Err(e) = fs::remove_file(path_of(dir, digest))
-        && e.kind() != io::ErrorKind::NotFound
-    {
-        tracing::debug!(%digest, error = %e, "an outboard could not be removed");
+    for path in [path_of(dir, digest), crate::chunks::path_of(dir, digest)] {
+        if let Err(e) = fs::remove_file(path)
+            && e.kind() != io::ErrorKind::NotFound
+        {
+            tracing::debug!(%digest, error = %e, "an outboard could not be removed");
+        }
     }
 }
 
@@ -167,18 +292,16 @@ pub(crate) fn clear_temps(dir: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Writes the groups that `len` bytes from `start` touch to `out`, each verified before it is written. An
+/// Writes these groups to `out`, each verified before it is written. An
 /// error of kind `InvalidData` means that the file or the outboard is not what the digest says; what was
 /// written before it is good.
-pub(crate) fn encode_range(
+pub(crate) fn encode(
     file: &File,
     outboard: &Outboard,
-    start: u64,
-    len: u64,
+    groups: &ChunkRanges,
     out: &mut dyn Write,
 ) -> io::Result<()> {
-    let ranges = groups(outboard.size(), start, len);
-    match encode_ranges_validated(file, &outboard.pairs, &ranges, out) {
+    match encode_ranges_validated(file, &outboard.pairs, groups, out) {
         Ok(()) => Ok(()),
         // A file that was cut off is as wrong as one that was overwritten.
         Err(bao_tree::io::EncodeError::Io(e)) if e.kind() == io::ErrorKind::UnexpectedEof => {
@@ -188,36 +311,32 @@ pub(crate) fn encode_range(
     }
 }
 
-/// Reads what [`encode_range`] wrote for the same range, verifies each group as it arrives, and writes it at
-/// its place in `file`. Returns the bytes of content written. Stops at the first group that does not verify
-/// (`InvalidData`); reads nothing past the range.
-pub(crate) fn decode_range(
+/// Reads what [`encode`] wrote for the same groups, verifies each as it arrives, and writes it at
+/// its place in `file`. Returns the bytes of content. Stops at the first group that does not verify
+/// (`InvalidData`); reads nothing past them.
+pub(crate) fn decode(
     digest: &Digest,
     size: u64,
-    start: u64,
-    len: u64,
+    groups: &ChunkRanges,
     input: &mut dyn Read,
     file: &File,
 ) -> io::Result<u64> {
     let mut bytes = 0;
-    decode_range_with(digest, size, start, len, input, file, &mut |_, n| bytes += n)?;
+    decode_with(digest, size, groups, input, file, &mut |_, n| bytes += n)?;
     Ok(bytes)
 }
 
-/// The same; `wrote(offset, bytes)` is called for every group that is in the file, in ascending order, so
-/// that a range that was cut off can be resumed behind the last one.
-pub(crate) fn decode_range_with(
+/// The same; `wrote(offset, bytes)` is called for every group that is in the file, in ascending order.
+pub(crate) fn decode_with(
     digest: &Digest,
     size: u64,
-    start: u64,
-    len: u64,
+    groups: &ChunkRanges,
     input: &mut dyn Read,
     file: &File,
     wrote: &mut dyn FnMut(u64, u64),
 ) -> io::Result<()> {
-    let ranges = groups(size, start, len);
     let root = blake3::Hash::from_bytes(digest.0);
-    for item in DecodeResponseIter::new(root, tree_of(size)?, input, &ranges) {
+    for item in DecodeResponseIter::new(root, tree_of(size)?, input, groups) {
         let item = item.map_err(|e| match e {
             bao_tree::io::DecodeError::ParentHashMismatch(_)
             | bao_tree::io::DecodeError::LeafHashMismatch(_) => {
@@ -226,23 +345,52 @@ pub(crate) fn decode_range_with(
             other => other.into(),
         })?;
         if let BaoContentItem::Leaf(leaf) = item {
-            file.write_all_at(&leaf.data, leaf.offset)?;
+            put(file, &leaf.data, leaf.offset)?;
             wrote(leaf.offset, leaf.data.len() as u64);
         }
     }
     Ok(())
 }
 
-/// The whole groups that a range touches, in chunks of 1 KiB, within the file.
-fn groups(size: u64, start: u64, len: u64) -> ChunkRanges {
-    let per_group = GROUP_BYTES / 1024;
-    let end = start.saturating_add(len).min(size);
-    let first = start / GROUP_BYTES * per_group;
-    let last = end.div_ceil(GROUP_BYTES).max(1) * per_group;
-    if first >= last || (start >= size && size > 0) || (len == 0 && size > 0) {
-        return ChunkRanges::empty();
+/// Writes `bytes` at `at`; zeros only where something else is, so that holes stay holes.
+pub(crate) fn put(file: &File, bytes: &[u8], at: u64) -> io::Result<()> {
+    static ZEROS: [u8; GROUP as usize] = [0; GROUP as usize];
+    let is_zero = |part: &[u8]| *part == ZEROS[..part.len()];
+    let mut from = 0;
+    while from < bytes.len() {
+        let parts = bytes[from..].chunks(ZEROS.len());
+        // As much as can be written at once.
+        let full: usize = parts.take_while(|part| !is_zero(part)).map(<[u8]>::len).sum();
+        if full > 0 {
+            file.write_all_at(&bytes[from..from + full], at + from as u64)?;
+            from += full;
+            continue;
+        }
+        let end = bytes.len().min(from + ZEROS.len());
+        let mut there = [0; ZEROS.len()];
+        let there = &mut there[..end - from];
+        let read = file.read_exact_at(there, at + from as u64);
+        if read.is_err() || !is_zero(there) {
+            file.write_all_at(&bytes[from..end], at + from as u64)?;
+        }
+        from = end;
     }
-    ChunkRanges::from(ChunkNum(first)..ChunkNum(last))
+    Ok(())
+}
+
+/// Runs of whole groups (the first, and the one behind the last; ascending).
+pub(crate) fn groups(runs: &[(u64, u64)]) -> ChunkRanges {
+    let per_group = GROUP / 1024;
+    let mut all = ChunkRanges::empty();
+    for (first, end) in runs {
+        all |= ChunkRanges::from(ChunkNum(first * per_group)..ChunkNum(end * per_group));
+    }
+    all
+}
+
+/// All of a file.
+pub(crate) fn all_groups(size: u64) -> [(u64, u64); 1] {
+    [(0, Subtree::whole(size).end)]
 }
 
 fn tree_of(size: u64) -> io::Result<BaoTree> {
@@ -252,7 +400,7 @@ fn tree_of(size: u64) -> io::Result<BaoTree> {
             "no file is that large",
         ));
     }
-    Ok(BaoTree::new(size, GROUP))
+    Ok(BaoTree::new(size, BLOCK))
 }
 
 fn digest_of(hash: blake3::Hash) -> Digest {
@@ -260,9 +408,15 @@ fn digest_of(hash: blake3::Hash) -> Digest {
 }
 
 /// Reads a file from its start, wherever its cursor is.
-struct FromStart<'a> {
+pub(crate) struct FromStart<'a> {
     file: &'a File,
     at: u64,
+}
+
+impl<'a> FromStart<'a> {
+    pub(crate) fn new(file: &'a File) -> Self {
+        FromStart { file, at: 0 }
+    }
 }
 
 impl Read for FromStart<'_> {
@@ -276,10 +430,14 @@ impl Read for FromStart<'_> {
 const TEMP_PREFIX: &str = "temp-";
 
 /// A file of ours that goes away unless it is put in place.
-struct Temp(PathBuf);
+pub(crate) struct Temp(PathBuf);
 
 impl Temp {
-    fn new(dir: &Path) -> io::Result<Temp> {
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+
+    pub(crate) fn new(dir: &Path) -> io::Result<Temp> {
         static COUNT: AtomicU64 = AtomicU64::new(0);
         let n = COUNT.fetch_add(1, Ordering::Relaxed);
         let pid = rustix::process::getpid().as_raw_nonzero();
@@ -299,250 +457,4 @@ impl Drop for Temp {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const MIB: u64 = 1 << 20;
-
-    struct Case {
-        dir: tempfile::TempDir,
-        file: File,
-        content: Vec<u8>,
-        digest: Digest,
-    }
-
-    fn case(size: u64) -> Case {
-        let content: Vec<u8> = (0..size).map(|i| (i ^ (i >> 8) ^ (i >> 16)) as u8).collect();
-        let dir = tempfile::tempdir().unwrap();
-        let mut file = tempfile::tempfile().unwrap();
-        file.write_all(&content).unwrap();
-        let digest = Digest::of(&content);
-        Case {
-            dir,
-            file,
-            content,
-            digest,
-        }
-    }
-
-    impl Case {
-        fn size(&self) -> u64 {
-            self.content.len() as u64
-        }
-
-        fn outboard(&self) -> Outboard {
-            load_or_make(self.dir.path(), &self.file, self.size(), &self.digest)
-                .unwrap()
-                .unwrap()
-        }
-
-        fn encode(&self, start: u64, len: u64) -> io::Result<Vec<u8>> {
-            let mut out = Vec::new();
-            encode_range(&self.file, &self.outboard(), start, len, &mut out)?;
-            Ok(out)
-        }
-
-        /// Decodes into a new file; the bytes written, how it ended, and the file's content.
-        fn decode(&self, start: u64, len: u64, encoded: &[u8]) -> (u64, io::Result<()>, Vec<u8>) {
-            let file = tempfile::tempfile().unwrap();
-            file.set_len(self.size()).unwrap();
-            let mut bytes = 0;
-            let mut input = encoded;
-            let mut wrote = |_, n| bytes += n;
-            let end = decode_range_with(
-                &self.digest,
-                self.size(),
-                start,
-                len,
-                &mut input,
-                &file,
-                &mut wrote,
-            );
-            assert!(end.is_err() || input.is_empty());
-            let mut content = vec![0; self.content.len()];
-            file.read_exact_at(&mut content, 0).unwrap();
-            (bytes, end, content)
-        }
-    }
-
-    const SIZES: [u64; 9] = [0, 1, 16_383, 16_384, 16_385, MIB - 1, MIB, MIB + 1, 5 * MIB + 17];
-
-    #[test]
-    fn digests_are_plain_blake3_and_outboards_are_kept() {
-        for size in SIZES {
-            let case = case(size);
-            let kept = case.dir.path();
-            let (digest, read) = hash_with_outboard(&case.file, size, None).unwrap();
-            assert_eq!((digest, read), (case.digest, size));
-            let (digest, _) = hash_with_outboard(&case.file, size, Some(kept)).unwrap();
-            assert_eq!(digest, case.digest);
-            let bytes = fs::metadata(path_of(kept, &digest)).unwrap().len();
-            assert_eq!(bytes, size.div_ceil(GROUP_BYTES).saturating_sub(1) * 64, "{size}");
-            assert_eq!(fs::read_dir(kept).unwrap().count(), 1);
-            let error = hash_with_outboard(&case.file, size + 1, Some(kept)).unwrap_err();
-            assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
-            assert_eq!(fs::read_dir(kept).unwrap().count(), 1);
-        }
-    }
-
-    #[test]
-    fn ranges_arrive_whole() {
-        for size in SIZES {
-            let case = case(size);
-            let middle = size / 2;
-            for (start, len) in [
-                (0, size),
-                (0, 1),
-                (middle, 1),
-                (middle, 100_000),
-                (size.saturating_sub(1), 1),
-                (0, u64::MAX),
-            ] {
-                let encoded = case.encode(start, len).unwrap();
-                let (bytes, end, content) = case.decode(start, len, &encoded);
-                end.unwrap();
-                let end = start.saturating_add(len).min(size);
-                let range = start as usize..end as usize;
-                assert_eq!(
-                    content[range.clone()],
-                    case.content[range],
-                    "{size} {start} {len}"
-                );
-                let groups = if end > start {
-                    end.div_ceil(GROUP_BYTES) - start / GROUP_BYTES
-                } else {
-                    0
-                };
-                assert!(
-                    bytes <= groups * GROUP_BYTES && bytes >= end - start,
-                    "{size} {start} {len} {bytes}"
-                );
-            }
-            assert_eq!(case.encode(size + GROUP_BYTES, 1).unwrap(), b"");
-        }
-    }
-
-    #[test]
-    fn pieces_make_the_whole() {
-        let case = case(5 * MIB + 17);
-        let file = tempfile::tempfile().unwrap();
-        let mut at = 0;
-        while at < case.size() {
-            let encoded = case.encode(at, 700_000).unwrap();
-            let mut input = &encoded[..];
-            decode_range(&case.digest, case.size(), at, 700_000, &mut input, &file).unwrap();
-            at += 700_000;
-        }
-        assert_eq!(
-            hash_with_outboard(&file, case.size(), None).unwrap().0,
-            case.digest
-        );
-    }
-
-    #[test]
-    fn damaged_content_is_not_sent() {
-        let case = case(5 * MIB + 17);
-        case.outboard();
-        case.file.write_all_at(b"!", 2 * MIB).unwrap();
-        let mut sent = Vec::new();
-        let error = encode_range(&case.file, &case.outboard(), 0, u64::MAX, &mut sent).unwrap_err();
-        assert_eq!(error.kind(), io::ErrorKind::InvalidData);
-        let (bytes, end, _) = case.decode(0, u64::MAX, &sent);
-        assert_eq!(end.unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
-        assert_eq!(bytes, 2 * MIB);
-        // Other ranges still are.
-        case.encode(3 * MIB, MIB).unwrap();
-        case.file.set_len(MIB).unwrap();
-        assert_eq!(
-            case.encode(3 * MIB, 1).unwrap_err().kind(),
-            io::ErrorKind::InvalidData
-        );
-        forget(case.dir.path(), &case.digest);
-        assert!(
-            load_or_make(case.dir.path(), &case.file, case.size(), &case.digest)
-                .unwrap()
-                .is_none()
-        );
-        assert_eq!(fs::read_dir(case.dir.path()).unwrap().count(), 0);
-    }
-
-    #[test]
-    fn other_content_has_no_outboard() {
-        for size in [1, MIB, 2 * MIB] {
-            let case = case(size);
-            case.file.write_all_at(b"!", size / 2).unwrap();
-            assert!(
-                load_or_make(case.dir.path(), &case.file, size, &case.digest)
-                    .unwrap()
-                    .is_none()
-            );
-            assert_eq!(fs::read_dir(case.dir.path()).unwrap().count(), 0);
-        }
-    }
-
-    #[test]
-    fn a_damaged_outboard_is_noticed_and_made_again() {
-        let case = case(5 * MIB + 17);
-        case.outboard();
-        let path = path_of(case.dir.path(), &case.digest);
-        let kept = File::options().write(true).open(&path).unwrap();
-        let length = kept.metadata().unwrap().len();
-        kept.write_all_at(b"!", length - 1).unwrap();
-        assert_eq!(case.encode(0, 1).unwrap_err().kind(), io::ErrorKind::InvalidData);
-        forget(case.dir.path(), &case.digest);
-        case.encode(0, 1).unwrap();
-        // One that was cut off is not taken at all.
-        File::options()
-            .write(true)
-            .open(&path)
-            .unwrap()
-            .set_len(length - 1)
-            .unwrap();
-        case.encode(0, 1).unwrap();
-    }
-
-    #[test]
-    fn what_arrives_damaged_stops_at_its_group() {
-        let case = case(5 * MIB + 17);
-        let encoded = case.encode(0, u64::MAX).unwrap();
-        for at in [0, 64, encoded.len() / 2, encoded.len() - 1] {
-            let mut bad = encoded.clone();
-            bad[at] ^= 1;
-            let (bytes, end, content) = case.decode(0, u64::MAX, &bad);
-            assert_eq!(end.unwrap_err().kind(), io::ErrorKind::InvalidData, "{at}");
-            assert!(
-                bytes <= at as u64
-                    && bytes + 2 * GROUP_BYTES + 2048
-                        > at as u64 * 99 / 100 - 20_000.min(at as u64 * 99 / 100)
-            );
-            let bytes = bytes as usize;
-            assert_eq!(content[..bytes], case.content[..bytes]);
-            assert!(content[bytes..].iter().all(|&b| b == 0), "{at}");
-        }
-        let (bytes, end, _) = case.decode(0, u64::MAX, &encoded[..encoded.len() / 2]);
-        assert_eq!(end.unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
-        assert!(bytes > 2 * MIB);
-    }
-
-    #[test]
-    fn a_false_size_does_not_verify() {
-        let case = case(MIB);
-        let encoded = case.encode(0, MIB).unwrap();
-        let file = tempfile::tempfile().unwrap();
-        for size in [1, MIB - 1, MIB + 1, 1 << 40, u64::MAX] {
-            assert!(
-                decode_range(&case.digest, size, 0, u64::MAX, &mut &encoded[..], &file).is_err(),
-                "{size}"
-            );
-        }
-    }
-
-    #[test]
-    fn what_was_cut_off_is_cleared() {
-        let dir = tempfile::tempdir().unwrap();
-        fs::write(dir.path().join("temp-1-1"), "x").unwrap();
-        fs::write(dir.path().join("kept.obao"), "x").unwrap();
-        clear_temps(dir.path()).unwrap();
-        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
-    }
-}
+mod tests;

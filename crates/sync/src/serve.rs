@@ -2,6 +2,7 @@
 //! granted, and only bytes that it has verified. Never changes anything.
 
 use std::collections::{HashMap, HashSet};
+use std::fs::File;
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, RwLock};
@@ -9,6 +10,7 @@ use std::sync::{Arc, RwLock};
 use alike_core::digest::Digest;
 use alike_core::ids::FolderId;
 use alike_core::message::{MAX_NODE, MISSING, Request};
+use alike_core::subtree::Subtree;
 use alike_core::tree::Nodes;
 use alike_store::Snapshot;
 use bytes::Bytes;
@@ -16,12 +18,12 @@ use iroh::EndpointId;
 use iroh::endpoint::{RecvStream, SendStream};
 use tokio::sync::mpsc;
 
-use crate::blobs;
 use crate::disk::Buffer;
 use crate::failpoint::point;
 use crate::folder::{Checked, FolderEvent, Inbox, Place, check};
-use crate::outboard;
+use crate::outboard::{self, Outboard};
 use crate::wire::{self, WireError};
+use crate::{blobs, chunks};
 
 /// Blobs are read this many bytes ahead of the wire, in groups.
 const READ_AHEAD: usize = 1 << 20;
@@ -67,8 +69,10 @@ pub(crate) async fn answer(
     let folder = match &request {
         Request::Nodes { folder, .. }
         | Request::Blobs { folder, .. }
-        | Request::Range { folder, .. }
-        | Request::Have { folder, .. } => folder,
+        | Request::Ranges { folder, .. }
+        | Request::Have { folder, .. }
+        | Request::Values { folder, .. }
+        | Request::Chunks { folder, .. } => folder,
     };
     let Some(ServedFolder { place, events, .. }) = served.folder(folder, &device) else {
         // Not shared with this device, or paused: the stream's early end says "not from here".
@@ -77,7 +81,7 @@ pub(crate) async fn answer(
     };
     let (out, mut ready) = mpsc::channel::<Bytes>(GROUPS);
     let counted = place.clone();
-    let counts = matches!(request, Request::Blobs { .. } | Request::Range { .. });
+    let counts = !matches!(request, Request::Nodes { .. } | Request::Have { .. });
     let produce = tokio::task::spawn_blocking(move || produce(&place, &events, request, &out));
     while let Some(bytes) = ready.recv().await {
         if counts {
@@ -100,7 +104,7 @@ pub(crate) async fn answer(
     Ok(())
 }
 
-/// Content bytes since the engine started.
+/// Content bytes, and what is told of content, since the engine started.
 #[derive(Debug, Default)]
 pub(crate) struct Traffic {
     pub(crate) sent: AtomicU64,
@@ -139,19 +143,29 @@ fn produce(place: &Place, events: &Inbox, request: Request, out: &mpsc::Sender<B
             out.blocking_send(here.collect::<Vec<u8>>().into())
                 .map_err(stopped)
         }
-        Request::Range {
-            digest,
-            size,
-            start,
-            len,
-            ..
+        Request::Ranges {
+            digest, size, runs, ..
         } => {
-            let found = send_range(place, &snapshot, &digest, size, start, len, out)?;
+            let found = send_ranges(place, &snapshot, (&digest, size), &runs, out)?;
             if !found {
                 suspect(place, &snapshot, &digest, events);
             }
             Ok(())
         }
+        Request::Values {
+            digest,
+            size,
+            most,
+            subtrees,
+            ..
+        } => send_values(place, &snapshot, (&digest, size), most, &subtrees, out),
+        Request::Chunks {
+            digest,
+            size,
+            start,
+            len,
+            ..
+        } => send_chunks(place, &snapshot, (&digest, size), start, len, out),
     }
 }
 
@@ -225,40 +239,106 @@ pub(crate) fn suspects(place: &Place, snapshot: &Snapshot, digest: &Digest) -> V
     events
 }
 
-fn send_range(
+/// A file that should have this content, and its outboard.
+fn open_big(
     place: &Place,
     snapshot: &Snapshot,
     digest: &Digest,
     size: u64,
+) -> io::Result<Option<(File, Outboard)>> {
+    for file in blobs::files(place, snapshot, digest) {
+        if file.metadata()?.len() == size
+            && let Some(tree) = outboard::load_or_make(&place.outboards, &file, size, digest)?
+        {
+            return Ok(Some((file, tree)));
+        }
+    }
+    Ok(None)
+}
+
+/// Says whether the answer follows.
+fn say(follows: bool, out: &mpsc::Sender<Bytes>) -> io::Result<()> {
+    let byte: &[u8] = if follows { &[1] } else { &[0] };
+    out.blocking_send(Bytes::from_static(byte)).map_err(stopped)
+}
+
+fn send_ranges(
+    place: &Place,
+    snapshot: &Snapshot,
+    (digest, size): (&Digest, u64),
+    runs: &[(u64, u64)],
+    out: &mpsc::Sender<Bytes>,
+) -> io::Result<bool> {
+    let found = open_big(place, snapshot, digest, size)?;
+    say(found.is_some(), out)?;
+    let Some((file, tree)) = found else {
+        return Ok(false);
+    };
+    let mut writer = ToWire {
+        bytes: Vec::with_capacity(READ_AHEAD),
+        out,
+    };
+    point("serve.range");
+    let sent = outboard::encode(&file, &tree, &outboard::groups(runs), &mut writer);
+    if sent
+        .as_ref()
+        .is_err_and(|e| e.kind() == io::ErrorKind::InvalidData)
+    {
+        // The file or the outboard is not what it was: hash the whole file again when next asked.
+        outboard::forget(&place.outboards, digest);
+    }
+    sent.and_then(|_| io::Write::flush(&mut writer)).map(|()| true)
+}
+
+/// Inner hashes of a big blob. Whoever does not get them asks for all of it.
+fn send_values(
+    place: &Place,
+    snapshot: &Snapshot,
+    (digest, size): (&Digest, u64),
+    most: u64,
+    subtrees: &[Subtree],
+    out: &mpsc::Sender<Bytes>,
+) -> io::Result<()> {
+    let Some((_, tree)) = open_big(place, snapshot, digest, size)? else {
+        return say(false, out);
+    };
+    say(true, out)?;
+    let mut writer = ToWire {
+        bytes: Vec::with_capacity(READ_AHEAD),
+        out,
+    };
+    point("serve.values");
+    for subtree in subtrees {
+        let Some(values) = tree.values(*subtree, most)? else {
+            outboard::forget(&place.outboards, digest);
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "a damaged outboard"));
+        };
+        io::Write::write_all(&mut writer, values.as_flattened())?;
+    }
+    io::Write::flush(&mut writer)
+}
+
+/// How a part of a big blob is cut.
+fn send_chunks(
+    place: &Place,
+    snapshot: &Snapshot,
+    (digest, size): (&Digest, u64),
     start: u64,
     len: u64,
     out: &mpsc::Sender<Bytes>,
-) -> io::Result<bool> {
-    for file in blobs::files(place, snapshot, digest) {
-        if file.metadata()?.len() != size {
-            continue;
-        }
-        let Some(tree) = outboard::load_or_make(&place.outboards, &file, size, digest)? else {
-            continue;
-        };
-        out.blocking_send(Bytes::from_static(&[1])).map_err(stopped)?;
-        let mut writer = ToWire {
-            bytes: Vec::with_capacity(READ_AHEAD),
-            out,
-        };
-        point("serve.range");
-        let sent = outboard::encode_range(&file, &tree, start, len, &mut writer);
-        if sent
-            .as_ref()
-            .is_err_and(|e| e.kind() == io::ErrorKind::InvalidData)
-        {
-            // The file or the outboard is not what it was: hash the whole file again when next asked.
-            outboard::forget(&place.outboards, digest);
-        }
-        return sent.and_then(|_| io::Write::flush(&mut writer)).map(|()| true);
-    }
-    out.blocking_send(Bytes::from_static(&[0])).map_err(stopped)?;
-    Ok(false)
+) -> io::Result<()> {
+    let Some((file, _)) = open_big(place, snapshot, digest, size)? else {
+        return say(false, out);
+    };
+    say(true, out)?;
+    point("serve.chunks");
+    let (first, entries) = chunks::list(&place.outboards, &file, (digest, size), start, len)?;
+    let count = (entries.len() / chunks::ENTRY) as u32;
+    let mut answer = Vec::with_capacity(12 + entries.len());
+    answer.extend(first.to_le_bytes());
+    answer.extend(count.to_le_bytes());
+    answer.extend(entries);
+    out.blocking_send(answer.into()).map_err(stopped)
 }
 
 /// Gathers small writes to chunks worth sending.

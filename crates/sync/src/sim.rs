@@ -13,7 +13,7 @@ mod machine;
 mod medium;
 mod net;
 mod regressions;
-mod rng;
+pub(crate) mod rng;
 mod run;
 mod user;
 mod work;

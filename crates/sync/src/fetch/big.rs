@@ -14,6 +14,10 @@ use alike_core::record::Value;
 use tokio::sync::Semaphore;
 use tokio::task::{Id, JoinSet};
 
+use super::base::{Base, Target};
+use super::delta::{self, Delta};
+use super::have::{Have, Piece};
+use super::told::Peer;
 use super::{Source, net};
 use crate::apply::{Item, Ready};
 use crate::disk::Root;
@@ -26,8 +30,6 @@ pub(crate) const PREFIX: &[u8] = b"big-";
 /// Begins the names of those that no path waits for: not cleared when the puller has nothing more to do. Gone at the next
 /// start.
 const PAST: &[u8] = b"past-";
-/// One range request; a multiple of the 16 KiB that are verified together.
-const PIECE: u64 = 16 << 20;
 /// Pieces of one file in flight at once.
 const IN_FLIGHT: usize = 3;
 /// What files are counted in.
@@ -153,7 +155,7 @@ async fn fetch(place: Arc<Place>, item: Item, planned: Option<Digest>, sources: 
         bytes += more;
         place.partial.fetch_add(more, Ordering::Relaxed);
     };
-    let result = pieces(&place, &name, (digest, size), sources, &mut arrived).await;
+    let result = pieces(&place, &name, (digest, size), Some(&item), sources, &mut arrived).await;
     let finished = match result {
         Ok(true) => {
             let place = place.clone();
@@ -210,7 +212,7 @@ pub(super) async fn pieces_kept(
     arrived: &mut (dyn FnMut(u64) + Send),
 ) -> std::io::Result<bool> {
     let name = temp_name(PAST, &digest);
-    if !pieces(place, &name, (digest, size), sources, arrived).await? {
+    if !pieces(place, &name, (digest, size), None, sources, arrived).await? {
         return Ok(false);
     }
     let place = place.clone();
@@ -225,15 +227,15 @@ pub(super) async fn pieces_kept(
         .unwrap_or_else(|e| Err(std::io::Error::other(e)))
 }
 
-/// Fetches all pieces that are not here yet. `false`: nobody could give some of them.
+/// Gets all that is not here yet: from the version that `item` replaces, then in pieces. `false`: nobody could give some of them.
 async fn pieces(
     place: &Arc<Place>,
     name: &[u8],
     (digest, size): (Digest, u64),
+    item: Option<&Item>,
     sources: &[Source],
     arrived: &mut (dyn FnMut(u64) + Send),
 ) -> std::io::Result<bool> {
-    let count = size.div_ceil(PIECE) as usize;
     let file = place.root.temp_named(name, true)?;
     let fresh = file.metadata()?.len() != size;
     if fresh {
@@ -241,15 +243,25 @@ async fn pieces(
     }
     point("fetch.big.begin");
     let mut have = if fresh {
-        vec![0; count]
+        Have::nothing(size)
     } else {
-        read_notes(place, name, count)
+        Have::from_notes(size, read_notes(place, name))
     };
-    let extent = move |i: usize| (i as u64 * PIECE, PIECE.min(size - i as u64 * PIECE));
-    arrived((0..count).filter(|&i| have[i] == 1).map(|i| extent(i).1).sum());
-    let mut wanted: Vec<usize> = (0..count).rev().filter(|&i| have[i] == 0).collect();
+    let noted = have.bytes();
+    arrived(noted);
+    if let Some(item) = item {
+        let target = Target {
+            file: file.try_clone()?,
+            size,
+            may_hold: !fresh,
+        };
+        from_older(place, item, digest, target, sources, &mut have).await;
+        arrived(have.bytes() - noted);
+    }
+    let mut wanted = have.missing();
+    wanted.reverse();
     let mut dead: HashSet<usize> = HashSet::new();
-    let mut tasks: JoinSet<(usize, usize, Result<bool, WireError>)> = JoinSet::new();
+    let mut tasks: JoinSet<(Piece, usize, Result<bool, WireError>)> = JoinSet::new();
     let mut unnoted = 0;
     let mut turn = 0;
     loop {
@@ -263,7 +275,7 @@ async fn pieces(
             let (place, connection) = (place.clone(), sources[source].connection.clone());
             let file = file.try_clone()?;
             tasks.spawn(async move {
-                let got = net::range(&connection, &place, (digest, size), extent(piece), file).await;
+                let got = net::ranges(&connection, &place, (digest, size), piece.clone(), file).await;
                 let got = may_fail("fetch.big.piece").map_err(WireError::lost).and(got);
                 (piece, source, got)
             });
@@ -274,8 +286,9 @@ async fn pieces(
         let (piece, source, got) = done.map_err(std::io::Error::other)?;
         match got {
             Ok(true) => {
-                have[piece] = 1;
-                arrived(extent(piece).1);
+                for (first, end) in piece {
+                    arrived(have.add(first, end));
+                }
                 unnoted += 1;
                 if unnoted >= NOTE_EVERY {
                     unnoted = 0;
@@ -293,28 +306,81 @@ async fn pieces(
             }
         }
     }
-    let complete = have.iter().all(|&h| h == 1);
+    let complete = wanted.is_empty();
     if !complete && unnoted > 0 {
         note(place, name, &file, &have).await?;
     }
     Ok(complete)
 }
 
-fn read_notes(place: &Place, name: &[u8], count: usize) -> Vec<u8> {
+/// Copies what the version that `item` replaces has of this one. Without that all of it is fetched.
+async fn from_older(
+    place: &Arc<Place>,
+    item: &Item,
+    digest: Digest,
+    mut target: Target,
+    sources: &[Source],
+    have: &mut Have,
+) {
+    let size = target.size;
+    let (here, item) = (place.clone(), item.clone());
+    let look = move || {
+        let snapshot = here.store.snapshot().map_err(std::io::Error::other)?;
+        let base = Base::of(&here, &snapshot, &item, size)?;
+        if let Some(base) = &base {
+            base.share(&mut target)?;
+        }
+        Ok::<_, std::io::Error>(base.map(|base| (base, target)))
+    };
+    let (base, target) = match tokio::task::spawn_blocking(look).await {
+        Ok(Ok(Some((base, target)))) => (Arc::new(base), Arc::new(target)),
+        Ok(Ok(None)) => return,
+        Ok(Err(error)) => {
+            tracing::debug!(folder = %place.row.name, "looking at an older version: {error}");
+            return;
+        }
+        Err(_) => return,
+    };
+    for source in sources {
+        let teller = Peer {
+            connection: source.connection.clone(),
+            place: place.clone(),
+            digest,
+            size,
+        };
+        let delta = Delta {
+            teller,
+            digest,
+            size,
+            base: base.clone(),
+            target: target.clone(),
+        };
+        match delta::copy(&delta, have).await {
+            Ok(true) => return,
+            Ok(false) => {}
+            Err(error) => {
+                tracing::debug!(peer = %source.device.fmt_short(), "what differs from an older version: {error}");
+            }
+        }
+    }
+}
+
+fn read_notes(place: &Place, name: &[u8]) -> Vec<u8> {
     let mut notes = Vec::new();
     if let Ok(mut file) = place.root.temp_named(&notes_name(name), false) {
         let _ = std::io::Read::read_to_end(&mut file, &mut notes);
     }
-    if notes.len() == count {
-        notes
-    } else {
-        vec![0; count]
-    }
+    notes
 }
 
 /// Makes the pieces durable, then says which they are: never the other way round.
-async fn note(place: &Arc<Place>, name: &[u8], file: &std::fs::File, have: &[u8]) -> std::io::Result<()> {
-    let (place, name, file, have) = (place.clone(), notes_name(name), file.try_clone()?, have.to_vec());
+async fn note(place: &Arc<Place>, name: &[u8], file: &std::fs::File, have: &Have) -> std::io::Result<()> {
+    let (place, name, file, have) = (
+        place.clone(),
+        notes_name(name),
+        file.try_clone()?,
+        have.notes().to_vec(),
+    );
     let work = move || {
         file.sync_data()?;
         point("fetch.big.note");

@@ -16,7 +16,7 @@ use alike_core::tree::{self, Node, Overlay};
 use alike_core::view::Summaries;
 use alike_store::{Snapshot, Store};
 use bytes::Bytes;
-use iroh::endpoint::Connection;
+use iroh::endpoint::{Connection, RecvStream};
 use tokio::sync::mpsc;
 
 use crate::failpoint::point;
@@ -220,33 +220,25 @@ pub(crate) async fn blobs(
     Ok(())
 }
 
-/// Fetches `len` bytes from `start` of a big blob into `file`, verified as they arrive. `false`: the peer does
+/// Fetches runs of groups of a big blob into `file`, verified as they arrive. `false`: the peer does
 /// not have it.
-pub(crate) async fn range(
+pub(crate) async fn ranges(
     connection: &Connection,
     place: &Place,
     (digest, size): (Digest, u64),
-    (start, len): (u64, u64),
+    runs: Vec<(u64, u64)>,
     file: std::fs::File,
 ) -> Result<bool, WireError> {
-    let (mut send, mut recv) = connection.open_bi().await.map_err(WireError::lost)?;
-    wire::send(
-        &mut send,
-        &Request::Range {
-            folder: place.id,
-            digest,
-            size,
-            start,
-            len,
-        },
-    )
-    .await?;
-    let _ = send.finish();
-    let mut follows = [0];
-    wire::in_time(async { recv.read_exact(&mut follows).await.map_err(WireError::lost) }).await?;
-    if follows[0] == 0 {
+    let groups = outboard::groups(&runs);
+    let request = Request::Ranges {
+        folder: place.id,
+        digest,
+        size,
+        runs,
+    };
+    let Some(mut recv) = ask(connection, &request).await? else {
         return Ok(false);
-    }
+    };
     let (chunks, ready) = mpsc::channel::<Bytes>(CHUNKS);
     // Verifying and writing stay off the network's threads: a receiver that mixes them starves QUIC.
     let decode = tokio::task::spawn_blocking(move || {
@@ -254,7 +246,7 @@ pub(crate) async fn range(
             chunk: Bytes::new(),
             ready,
         };
-        outboard::decode_range(&digest, size, start, len, &mut reader, &file)
+        outboard::decode(&digest, size, &groups, &mut reader, &file)
     });
     while let Some(chunk) =
         wire::in_time(async { recv.read_chunk(64 << 10).await.map_err(WireError::lost) }).await?
@@ -273,6 +265,16 @@ pub(crate) async fn range(
         Err(e) if e.kind() == io::ErrorKind::InvalidData => Err(WireError::protocol(e)),
         Err(e) => Err(WireError::lost(e)),
     }
+}
+
+/// Sends a request whose answer begins with a byte that tells whether the rest follows; `None`: it does not.
+pub(super) async fn ask(connection: &Connection, request: &Request) -> Result<Option<RecvStream>, WireError> {
+    let (mut send, mut recv) = connection.open_bi().await.map_err(WireError::lost)?;
+    wire::send(&mut send, request).await?;
+    let _ = send.finish();
+    let mut follows = [0];
+    wire::in_time(async { recv.read_exact(&mut follows).await.map_err(WireError::lost) }).await?;
+    Ok((follows[0] != 0).then_some(recv))
 }
 
 /// Which of these contents the peer has, in order; at most [`alike_core::message::MAX_HAVE`].

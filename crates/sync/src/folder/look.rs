@@ -44,6 +44,17 @@ impl<'a> Look<'a> {
         Ok(self.open.last().and_then(|open| open.shown.get(&name)))
     }
 
+    /// The names of the conflict copies of `path`.
+    pub(crate) fn copies_of(&mut self, path: &RelPath) -> Result<Vec<Name>, TreeError> {
+        let Some((dir, name)) = path.split() else {
+            return Ok(Vec::new());
+        };
+        self.open_dir(&dir)?;
+        let shown = self.open.last().into_iter().flat_map(|open| open.shown.values());
+        let copies = shown.filter(|shown| shown.copy_of.as_ref() == Some(&name));
+        Ok(copies.map(|shown| shown.name.clone()).collect())
+    }
+
     /// Is any of these records shown in the directory that was looked at last: in place, or as a conflict copy?
     pub(crate) fn lives(&self, dots: &[Dot]) -> bool {
         self.open.last().is_some_and(|open| {
