@@ -72,6 +72,36 @@ fn an_emptied_folder_is_held_and_rejecting_puts_everything_back() {
     assert_eq!(snapshot(&a.folder), before);
 }
 
+/// A renamed directory may reach the other side in two steps: first it is there twice. (Here three times, so that two are
+/// more than half.)
+#[test]
+fn what_is_still_there_under_another_name_is_not_gone() {
+    let (_lab, a, mut b) = paired(|dir| fill(dir, 40));
+    let all = |prefix: &str| (0..7).map(|n| a.path(format!("{prefix}{n}"))).collect::<Vec<_>>();
+    for to in [all("e"), all("f")] {
+        for (from, to) in all("d").iter().zip(to) {
+            fs::create_dir(&to).unwrap();
+            for file in fs::read_dir(from).unwrap() {
+                let file = file.unwrap();
+                fs::copy(file.path(), to.join(file.file_name())).unwrap();
+            }
+        }
+    }
+    assert_converged(&[&a, &b]);
+    // All in one step, for who was away.
+    b.stop();
+    for dir in [all("d"), all("f")].concat() {
+        fs::remove_dir_all(dir).unwrap();
+    }
+    eventually("seen", LONG, || a.field("files") == 40);
+    b.start();
+    assert_converged(&[&a, &b]);
+    assert_eq!((b.field("files"), b.field("state")), (40.into(), "idle".into()));
+    // Of these there is nothing else.
+    empty(&a.folder);
+    held(&a, "40 of 40");
+}
+
 #[test]
 fn accepting_lets_the_removal_through_here_and_then_on_each_other_device() {
     let (_lab, mut a, b) = paired(|dir| fill(dir, 40));

@@ -9,8 +9,9 @@ use alike_core::merge::Change;
 use alike_core::path::RelPath;
 use alike_core::plan::is_mass_removal;
 use alike_core::record::{Record, Value};
+use alike_core::state::read_dir;
 use alike_core::tree::Overlay;
-use alike_core::view::Shown;
+use alike_core::view::{Shown, view};
 use alike_store::{FolderKey, Reason};
 
 use super::commit::Draft;
@@ -198,7 +199,11 @@ impl Folder {
         changes: &[Change],
     ) -> Result<(), Error> {
         let files = self.head.summary.files;
-        let (gone, paths) = removed(changes);
+        let (mut gone, paths) = removed(changes, &HashSet::new());
+        if is_mass_removal(files, gone) {
+            // All of HEAD has to be read for that.
+            gone = removed(changes, &self.stays(changes)?).0;
+        }
         let is_mass = is_mass_removal(files, gone)
             && is_mass_removal(files, gone.saturating_sub(self.comes_back(changes)?));
         if !is_mass {
@@ -219,6 +224,30 @@ impl Folder {
         };
         self.hold.remote.insert(from, held);
         Err(Error::Held { gone, files })
+    }
+
+    /// What goes in one place and is also in another that stays as it is: who renames a directory may be seen first with both
+    /// names, and then with one.
+    fn stays(&self, changes: &[Change]) -> Result<HashSet<Digest>, Error> {
+        let snapshot = self.place.store.snapshot()?;
+        let gone = changes.iter().filter(|change| change.after.is_none());
+        let wanted: HashSet<Digest> = gone.filter_map(|change| key(&change.before)).collect();
+        let changed: HashSet<&RelPath> = changes.iter().map(|change| &change.path).collect();
+        let mut found = HashSet::new();
+        let mut dirs = vec![(RelPath::root(), self.head.state.root)];
+        while let Some((dir, node)) = dirs.pop() {
+            for shown in view(&read_dir(&snapshot, node)?) {
+                if let Some(child) = shown.child {
+                    dirs.push((dir.join(&shown.name), Some(child)));
+                }
+                if let Some(key) = shown.value.key().filter(|key| wanted.contains(key))
+                    && !changed.contains(&dir.join(&shown.name))
+                {
+                    found.insert(key);
+                }
+            }
+        }
+        Ok(found)
     }
 
     /// How many files come whose content was here before, and is not now: somebody has made the folder again what it was,
@@ -344,9 +373,9 @@ impl Folder {
     }
 }
 
-/// How many files a change takes away, without those that only moved; and every path that goes.
-fn removed(changes: &[Change]) -> (u64, Vec<RelPath>) {
-    let key = |shown: &Option<Shown>| shown.as_ref().and_then(|s| s.value.key());
+/// How many files a change takes away, without those that only moved, and those of which the same `stays` elsewhere; and
+/// every path that goes.
+fn removed(changes: &[Change], stays: &HashSet<Digest>) -> (u64, Vec<RelPath>) {
     let mut arrived: HashMap<Digest, usize> = HashMap::new();
     for change in changes {
         if let Some(new) = key(&change.after).filter(|new| key(&change.before) != Some(*new)) {
@@ -357,11 +386,17 @@ fn removed(changes: &[Change]) -> (u64, Vec<RelPath>) {
     let mut paths = Vec::new();
     for change in changes.iter().filter(|c| c.before.is_some() && c.after.is_none()) {
         paths.push(change.path.clone());
-        let Some(old) = key(&change.before) else { continue };
+        let Some(old) = key(&change.before).filter(|old| !stays.contains(old)) else {
+            continue;
+        };
         match arrived.get_mut(&old) {
             Some(left) if *left > 0 => *left -= 1,
             _ => gone += 1,
         }
     }
     (gone, paths)
+}
+
+fn key(shown: &Option<Shown>) -> Option<Digest> {
+    shown.as_ref().and_then(|shown| shown.value.key())
 }
