@@ -66,7 +66,8 @@ pub(crate) fn run(mut options: Options) -> Result<()> {
         (None, true) => target_dir()?.join("bench"),
         (None, false) => root().join("docs"),
     };
-    let bin = options.bin.clone().context("found above")?;
+    let bin = options.bin.clone().context("named or built")?;
+    let built = bin.starts_with(target_dir()?);
     let place = match &options.place {
         Some(place) => place.clone(),
         None => target_dir()?,
@@ -81,7 +82,7 @@ pub(crate) fn run(mut options: Options) -> Result<()> {
         limit: options.limit,
         tree: options.tree.clone(),
     };
-    let machine = Machine::look(&bench, &place);
+    let machine = Machine::look(&bench, &place, built);
     println!("{machine}");
     let mut failed = Vec::new();
     for work in chosen {

@@ -12,10 +12,15 @@ use crate::root;
 pub(super) struct Machine(String);
 
 impl Machine {
-    /// Looks; what it does not find it leaves out.
-    pub(super) fn look(bench: &Bench, place: &Path) -> Machine {
+    /// Looks; what it does not find it leaves out. `built`: alike's binary is of this tree.
+    pub(super) fn look(bench: &Bench, place: &Path, built: bool) -> Machine {
         let mut parts = vec![hardware(place)];
-        parts.push(format!("alike {}{}", version(bench), commit()));
+        let of = if built {
+            commit()
+        } else {
+            " (a binary that was there)".to_owned()
+        };
+        parts.push(format!("alike {}{of}", version(bench)));
         parts.extend(bench.peers.iter().skip(1).map(|peer| peer.version()));
         parts.dedup();
         parts.push(if own_net::inside() {
@@ -71,7 +76,7 @@ fn version(bench: &Bench) -> String {
     text.split_whitespace().last().unwrap_or_default().to_owned()
 }
 
-/// Of the tree that this is built from; a binary that was named may be another.
+/// Of the tree that this is built from.
 fn commit() -> String {
     let output = Command::new("git")
         .args(["rev-parse", "--short", "HEAD"])

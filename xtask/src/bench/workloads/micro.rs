@@ -23,6 +23,7 @@ pub(super) fn run(bench: &Bench) -> Result<Option<Section>> {
     if out.exists() {
         fs::remove_dir_all(&out)?;
     }
+    command.env("CRITERION_HOME", &out);
     if bench.quick {
         command.args(["--profile", "dev", "--", "--quick"]);
     }
