@@ -35,6 +35,8 @@ enum Way {
     Restore,
     /// See `identity`.
     Identity,
+    /// See `repair`.
+    Repair,
 }
 
 fn way(point: &str) -> Way {
@@ -45,6 +47,7 @@ fn way(point: &str) -> Way {
         "move.away" | "move.steps" | "move.steps.put" => Way::Steps,
         "move.unexpected" | "move.open" | "move.swapped" | "move.back" | "recover.back" => Way::Edits,
         _ if point.starts_with("commit.restore") => Way::Restore,
+        _ if point.starts_with("verify.") || point.starts_with("repair.") => Way::Repair,
         _ if point.starts_with("recover.") => Way::Recovery,
         _ if point.starts_with("pair.") || point.starts_with("track.") => Way::Pairing,
         _ => Way::Changes,
@@ -233,7 +236,7 @@ impl Pair {
                     kill
                 }
                 Way::Steps => format!("move.exchange=errors;move.rename=errors;{kill}"),
-                Way::Notes | Way::Pairing | Way::Edits | Way::Restore | Way::Identity => {
+                Way::Notes | Way::Pairing | Way::Edits | Way::Restore | Way::Identity | Way::Repair => {
                     unreachable!("they are elsewhere")
                 }
             };
@@ -364,5 +367,6 @@ fn each_way_to_a_point_is_gone() {
     let points = fail_points();
     let of = |wanted| points.iter().filter(|point| way(point) == wanted).count();
     assert_eq!((of(Way::Notes), of(Way::Edits), of(Way::Identity)), (2, 5, 1));
+    assert_eq!(of(Way::Repair), 4);
     assert!(of(Way::Changes) > 40 && of(Way::Recovery) == 6 && of(Way::Stop) == 2 && of(Way::Steps) == 3);
 }

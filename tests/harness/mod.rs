@@ -20,4 +20,4 @@ pub(crate) use tree::{
     ModeGuard, Node, append, assert_same_tree, conflict_name, inodes, mtimes, names, noise, set_mode,
     set_mtime, snapshot, text, write,
 };
-pub(crate) use verify::{found, object, problem, verify};
+pub(crate) use verify::{flip, found, object, problem, verify};

@@ -1,6 +1,8 @@
 //! What `sync verify` and `sync status` say of damage. Never does any.
 
-use std::path::PathBuf;
+use std::fs;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
@@ -26,6 +28,17 @@ pub(crate) fn found(answer: &Value, damaged: &[&str], repaired: &[&str]) {
 pub(crate) fn object(device: &Device, content: &[u8]) -> PathBuf {
     let hex = blake3::hash(content).to_hex();
     device.path(format!(".alike/objects/{}/{hex}", &hex[..2]))
+}
+
+/// Flips a bit of what is in a file, wherever that may be on its disk.
+#[track_caller]
+pub(crate) fn flip(path: impl AsRef<Path>, offset: u64) {
+    let mut options = fs::File::options();
+    let file = options.read(true).write(true).open(path).expect("open the file");
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, offset).expect("read a byte");
+    file.write_all_at(&[byte[0] ^ 0x10], offset)
+        .expect("change a byte");
 }
 
 /// The problem that the status has of a path.

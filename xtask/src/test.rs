@@ -59,23 +59,26 @@ fn not_run() {
     if !rustix::process::geteuid().is_root() {
         println!(
             "==> NOT RUN, because only root can mount: the tests of full disks, of mounts in the way and of other file \
-             systems (tests/cases/{{full,parked,file_systems}}.rs)"
+             systems (tests/cases/{{full,parked,file_systems,rot,scrub,verify}}.rs)"
         );
         return;
     }
     let path = std::env::var_os("PATH").unwrap_or_default();
     let has = |program: &str| std::env::split_paths(&path).any(|dir| dir.join(program).is_file());
     for (test, program, package) in [
-        ("everything_on_xfs", "mkfs.xfs", "xfsprogs"),
-        ("everything_on_btrfs", "mkfs.btrfs", "btrfs-progs"),
+        ("file_systems::everything_on_xfs", "mkfs.xfs", "xfsprogs"),
+        ("file_systems::everything_on_btrfs", "mkfs.btrfs", "btrfs-progs"),
+        ("rot, scrub, repair: bit rot on ext4", "mkfs.ext4", "e2fsprogs"),
+        ("rot: bit rot on XFS", "mkfs.xfs", "xfsprogs"),
+        ("rot: errors of a disk, on btrfs", "mkfs.btrfs", "btrfs-progs"),
         (
-            "exec_bits_that_ntfs_does_not_keep_stay_for_the_others",
+            "file_systems::exec_bits_that_ntfs_does_not_keep_stay_for_the_others",
             "mkntfs",
             "ntfs-3g",
         ),
     ] {
         if !has(program) {
-            println!("==> NOT RUN: file_systems::{test}: there is no {program} (package {package})");
+            println!("==> NOT RUN: {test}: there is no {program} (package {package})");
         }
     }
     let kernel = fs::read_to_string("/proc/filesystems").unwrap_or_default();

@@ -39,7 +39,8 @@ pub enum StoreError {
     },
     /// The database holds what this program never writes.
     #[error(
-        "the database {path} is damaged ({what}): move it away and add the folders again; no file of yours is in it"
+        "the database {path} is damaged ({what}): move it away, start again, and add the folders again: on a device that has \
+         one, `sync share` it, and here `sync pair TICKET` into the directory as it is. No file of yours is in the database"
     )]
     Corrupt {
         /// The database.
@@ -159,6 +160,10 @@ impl Fault {
                 redb::Error::Io(e) if e.kind() == io::ErrorKind::InvalidData => StoreError::Corrupt {
                     path,
                     what: e.to_string(),
+                },
+                redb::Error::Io(e) if e.kind() == io::ErrorKind::UnexpectedEof => StoreError::Corrupt {
+                    path,
+                    what: "it names what is not in it".to_owned(),
                 },
                 redb::Error::Io(e)
                     if matches!(

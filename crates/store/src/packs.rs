@@ -9,6 +9,7 @@
 use std::collections::{HashMap, HashSet};
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
+use std::ops::Bound;
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard};
@@ -29,6 +30,8 @@ const ROLL: u64 = 64 * 1024 * 1024;
 const MAX_FRESH: usize = 1 << 17;
 /// Rows changed in one transaction at most.
 const MAX_ROWS: usize = 5_000;
+/// Bytes of a page of memory, or a part of one.
+const PAGE: u64 = 64 * 1024;
 /// Bytes before each content.
 const HEADER: u64 = 36;
 /// A hundredth of the file system stays free of packs, but no more than this (bytes): the past is worth less than room
@@ -166,6 +169,19 @@ impl Packs {
             Ok(()) => Ok((Digest::of(&content) == *digest).then_some(content)),
             Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => Ok(None),
             Err(e) => Err(e),
+        }
+    }
+
+    /// Who reads this content next asks the disk, not the memory.
+    fn forget_pages(&self, (number, offset, len): PackPlace) {
+        if let Ok(file) = File::open(self.path(number)) {
+            // Only whole pages are forgotten.
+            let (from, to) = (
+                offset & !(PAGE - 1),
+                (offset + u64::from(len)).next_multiple_of(PAGE),
+            );
+            let len = std::num::NonZeroU64::new(to - from);
+            let _ = rustix::fs::fadvise(&file, from, len, rustix::fs::Advice::DontNeed);
         }
     }
 
@@ -403,15 +419,61 @@ impl Store {
         drop(snapshot);
         all.sort_unstable();
         for (place, digest) in all {
-            let is_good = packs.read(&digest, place).is_ok_and(|content| content.is_some())
-                // Written anew meanwhile?
-                || self.packed(&digest)?.is_some()
-                || !self.snapshot()?.is_packed(&digest)?;
-            if !seen(&digest, place.2.into(), is_good) {
+            if !seen(
+                &digest,
+                place.2.into(),
+                self.is_packed_well(packs, &digest, place)?,
+            ) {
                 break;
             }
         }
         Ok(())
+    }
+
+    /// The same for at most `limit` of them, those after `after`. The last one, where the next look begins; `None`: there
+    /// are no more.
+    pub fn check_packed(
+        &self,
+        after: Option<&Digest>,
+        limit: usize,
+        seen: &mut dyn FnMut(&Digest, u64, bool) -> bool,
+    ) -> Result<Option<Digest>, StoreError> {
+        let Some(packs) = &self.packs else { return Ok(None) };
+        let snapshot = self.snapshot()?;
+        let mut some = snapshot.run(|| {
+            let from = after.map_or(Bound::Unbounded, |digest| Bound::Excluded(&digest.0));
+            let mut some = Vec::new();
+            for row in snapshot
+                .packed
+                .range::<&[u8; 32]>((from, Bound::Unbounded))?
+                .take(limit)
+            {
+                let (key, place) = row?;
+                some.push((place.value(), Digest(*key.value())));
+            }
+            Ok(some)
+        })?;
+        drop(snapshot);
+        let last = some.last().map(|(_, digest)| *digest);
+        some.sort_unstable();
+        for (place, digest) in some {
+            if !seen(
+                &digest,
+                place.2.into(),
+                self.is_packed_well(packs, &digest, place)?,
+            ) {
+                break;
+            }
+        }
+        Ok(last)
+    }
+
+    fn is_packed_well(&self, packs: &Packs, digest: &Digest, place: PackPlace) -> Result<bool, StoreError> {
+        packs.forget_pages(place);
+        Ok(packs.read(digest, place).is_ok_and(|content| content.is_some())
+            // Written anew meanwhile?
+            || self.packed(digest)?.is_some()
+            || !self.snapshot()?.is_packed(digest)?)
     }
 
     /// Keeps a content that is packed already, but damaged, once more; `None`: it is packed no longer.

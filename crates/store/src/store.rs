@@ -3,6 +3,7 @@
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::panic::catch_unwind;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, RwLock};
 
@@ -49,10 +50,16 @@ impl Store {
         make_dir(dir)?;
         let path: Arc<Path> = dir.join(DATABASE).into();
         make_database(dir, &path)?;
-        let mut db = prepared(&path, |builder| builder.create(&*path))?;
-        // What the disk has damaged in here would be taken for what somebody did, and go on to other devices: a path
-        // that is spelled wrong is a file that was removed. About a second for a million files.
-        db.check_integrity().map_err(|e| Fault::from(e).at(&path))?;
+        // Of some damage redb thinks that it cannot be, and panics.
+        let opened = catch_unwind(|| {
+            let mut db = prepared(&path, |builder| builder.create(&*path))?;
+            // What the disk has damaged in here would be taken for what somebody did, and go on to other devices: a path
+            // that is spelled wrong is a file that was removed. About a second for a million files.
+            db.check_integrity().map_err(|e| Fault::from(e).at(&path))?;
+            Ok(db)
+        });
+        let nonsense = |_| Err(Fault::Corrupt("what is in it makes no sense".to_owned()).at(&path));
+        let db = opened.unwrap_or_else(nonsense)?;
         Ok(Store {
             db: RwLock::new(db),
             path,

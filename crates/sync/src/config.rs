@@ -3,6 +3,7 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use alike_core::retention::Policy;
 use toml::{Table, Value};
@@ -16,8 +17,11 @@ pub const NAME_LIMIT: usize = 128;
 /// The name of a device whose host has none.
 const NAMELESS: &str = "device";
 
+/// In how long everything is read again once, where nothing is set.
+const SCRUB: Duration = Duration::from_secs(30 * 86_400);
+
 /// Every key of `config.toml`, each with the setting that wins over it.
-const KEYS: [(&str, &str); 10] = [
+const KEYS: [(&str, &str); 11] = [
     ("relay", "ALIKE_RELAY"),
     ("discovery", "ALIKE_DISCOVERY"),
     ("bind", "ALIKE_BIND"),
@@ -28,6 +32,7 @@ const KEYS: [(&str, &str); 10] = [
     ("history_keep", "ALIKE_HISTORY_KEEP"),
     ("history_days", "ALIKE_HISTORY_DAYS"),
     ("history_daily_days", "ALIKE_HISTORY_DAILY_DAYS"),
+    ("scrub_days", "ALIKE_SCRUB_DAYS"),
 ];
 
 /// Everything a person can set for one state directory.
@@ -51,6 +56,8 @@ pub struct Config {
     pub no_color: bool,
     /// How long the past is kept.
     pub retention: Policy,
+    /// In how long everything is read again and compared once; `None`: only when asked.
+    pub scrub: Option<Duration>,
 }
 
 /// Which relays to use.
@@ -152,6 +159,7 @@ impl Config {
             no_autostart: find("no_autostart").is_some_and(|f| f.is_on()),
             no_color: find("no_color").is_some_and(|f| f.is_on()),
             retention: retention(|key| find(key))?,
+            scrub: find("scrub_days").map_or(Ok(Some(SCRUB)), |f| f.parse(SCRUB_DAYS, parse_scrub))?,
             home,
         })
     }
@@ -161,6 +169,7 @@ const RELAY: &str = "`default`, `disabled` or the http:// or https:// URL of a r
 const DISCOVERY: &str = "`default`, `local` or `none`";
 const BIND: &str = "ADDR:PORT, for example `0.0.0.0:4433` or `[::]:0` (port 0 = any)";
 const NUMBER: &str = "a whole number, 0 or more";
+const SCRUB_DAYS: &str = "a number of days, or `off`";
 const NAME: &str = "one line of 1 to 128 bytes without control characters";
 
 /// A value and where it was found.
@@ -213,6 +222,10 @@ impl File {
             "history_keep" | "history_days" | "history_daily_days" => {
                 (NUMBER, value.as_integer().is_some_and(|n| n >= 0))
             }
+            "scrub_days" => (
+                SCRUB_DAYS,
+                value.is_integer() || value.is_float() || value.as_str() == Some("off"),
+            ),
             "relay" | "discovery" | "bind" | "name" | "log" => ("a text in quotes", value.is_str()),
             _ => {
                 return Err(ConfigError::UnknownKey {
@@ -285,6 +298,17 @@ fn retention(find: impl Fn(&str) -> Option<Found>) -> Result<Policy, ConfigError
         daily_ms: number("history_daily_days")?.map_or(default.daily_ms, |days| days.saturating_mul(DAY_MS)),
         ..default
     })
+}
+
+/// `Some(None)`: never.
+#[expect(clippy::option_option, reason = "the outer one says whether it can be used")]
+fn parse_scrub(text: &str) -> Option<Option<Duration>> {
+    if text == "off" {
+        return Some(None);
+    }
+    let days: f64 = text.parse().ok().filter(|days| *days >= 0.0)?;
+    let round = Duration::try_from_secs_f64(days * 86_400.0).ok()?;
+    Some((!round.is_zero()).then_some(round))
 }
 
 fn parse_relay(text: &str) -> Option<Relay> {
@@ -402,6 +426,28 @@ mod tests {
         let config = config.expect("valid");
         assert_eq!(config.relay, Relay::Disabled);
         assert!(!config.no_autostart);
+    }
+
+    #[test]
+    fn the_scrub_takes_days_parts_of_them_or_none() {
+        let scrub = |file: Option<&str>, set: &[(&str, &str)]| load(file, set).expect("valid").scrub;
+        let days = |days: f64| Some(Duration::from_secs_f64(days * 86_400.0));
+        assert_eq!(scrub(None, &[]), days(30.0));
+        assert_eq!(scrub(Some("scrub_days = 7"), &[]), days(7.0));
+        assert_eq!(scrub(Some("scrub_days = 0.5"), &[]), days(0.5));
+        assert_eq!(scrub(Some("scrub_days = \"off\""), &[]), None);
+        assert_eq!(scrub(Some("scrub_days = 0"), &[]), None);
+        assert_eq!(
+            scrub(Some("scrub_days = 7"), &[("ALIKE_SCRUB_DAYS", "off")]),
+            None
+        );
+        for wrong in ["-1", "often", "nan", "1e300"] {
+            assert!(
+                error(None, &[("ALIKE_SCRUB_DAYS", wrong)]).contains(SCRUB_DAYS),
+                "{wrong}"
+            );
+        }
+        assert!(error(Some("scrub_days = \"often\""), &[]).contains(SCRUB_DAYS));
     }
 
     #[test]

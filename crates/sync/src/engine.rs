@@ -90,6 +90,8 @@ enum Event {
     FolderChanged(FolderKey),
     /// It is time to let go of what nobody keeps.
     Collect,
+    /// It is time to read a little again.
+    Scrub,
     /// A person answered what the folder held.
     Answered(FolderKey),
     /// What a peer said of a folder is not in doubt any more: it counts now.
@@ -209,6 +211,7 @@ async fn run_once(
             reason: e.to_string(),
         })?;
     }
+    let verifying = verify::Verifying::new(&config.home);
     let mut engine = Engine {
         config,
         store,
@@ -224,7 +227,7 @@ async fn run_once(
         waits: Vec::new(),
         next_wait: 0,
         journal: Journal::default(),
-        verifying: verify::Verifying::default(),
+        verifying,
         stopping: None,
         reopen: false,
         collecting: Arc::default(),
@@ -235,6 +238,7 @@ async fn run_once(
     }
     engine.load()?;
     engine.collect_by_itself();
+    engine.scrub_by_itself();
     point("engine.loaded");
     let accept = tokio::spawn(accept(endpoint.clone(), events));
     if let Some(ready) = ready.take() {
@@ -372,6 +376,7 @@ impl Engine {
             Event::Redeemed { asked, result } => self.redeemed(*asked, result),
             Event::FolderChanged(key) => self.folder_changed(key),
             Event::Collect => self.collect_now(),
+            Event::Scrub => self.scrub_now(),
             Event::Settled { device, link, folder } => self.settled(device, link, folder),
             Event::Answered(key) => self.hold_answered(key),
             Event::PullEnded {

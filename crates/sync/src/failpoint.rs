@@ -119,6 +119,11 @@ mod armed {
         "recover.displaced",
         "recover.cleared",
         "recover.committed",
+        // Reading everything again, and putting good content in place.
+        "verify.file",
+        "repair.begin",
+        "repair.moved",
+        "repair.done",
         // The engine's own life.
         "engine.opened",
         "engine.born",

@@ -15,6 +15,22 @@ pub struct StatusReport {
     /// Bytes of small files' contents that are kept in the state directory, for all folders.
     #[serde(default)]
     pub packed_bytes: u64,
+    /// What reading everything again in the background has come to.
+    #[serde(default)]
+    pub scrub: ScrubStatus,
+}
+
+/// What is read again and compared in the background, a little at a time.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ScrubStatus {
+    /// In how many days everything is read once; `None`: only by `sync verify`.
+    pub every_days: Option<f64>,
+    /// When everything had been read last (RFC 3339); `None` if never.
+    pub last_round: Option<String>,
+    /// When the round began that is under way, or was last; `None` if none has.
+    pub began: Option<String>,
+    /// Things read since then.
+    pub checked: u64,
 }
 
 /// Who this device is.

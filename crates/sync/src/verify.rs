@@ -2,7 +2,14 @@
 //! on one thread; nobody waits for it. Never judges a file that was changed meanwhile: that is the scan's work. Never
 //! changes a file itself: good content is put in place by the folder's thread.
 
+mod priority;
 mod repair;
+mod rotten;
+mod scrub;
+
+pub(crate) use priority::lower_priority;
+pub(crate) use rotten::{Rotten, Thing};
+pub(crate) use scrub::{Batch, Busy, Scrub, every};
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,6 +25,7 @@ use tokio::sync::oneshot;
 use crate::control::{Verified, VerifyProgress};
 use crate::disk::Buffer;
 use crate::error::Error;
+use crate::failpoint::point;
 use crate::fetch::Source;
 use crate::folder::scanner::ScanInput;
 use crate::folder::{Checked, FolderEvent, Inbox, Place, check, is_still};
@@ -31,8 +39,6 @@ const NODES: usize = 1000;
 const SAY: Duration = Duration::from_millis(250);
 /// A run that was cut off is gone on with for so long; then everything is read from the beginning.
 const GO_ON: Duration = Duration::from_secs(24 * 3600);
-/// The nice value of the thread: whatever else wants the processor goes first.
-const NICE: i32 = 19;
 
 /// A folder that is read, and the ways to its threads.
 pub(crate) struct Part {
@@ -54,6 +60,8 @@ pub(crate) struct Run {
     /// Get good content for what is damaged.
     pub(crate) repair: bool,
     pub(crate) positions: Positions,
+    /// What else is damaged than live files.
+    pub(crate) rotten: Arc<Rotten>,
     /// The engine ends.
     pub(crate) stop: Arc<AtomicBool>,
     /// For asking peers.
@@ -91,11 +99,14 @@ impl Tally<'_> {
 
     fn check(&mut self, place: &Place, path: &RelPath, row: &IndexRow) -> Checked {
         let (buffer, mut tick) = self.reading();
+        // The disk is asked, not the memory.
+        place.root.forget_pages(path);
         check(place, path, row, buffer, &mut tick)
     }
 
     fn is_object_good(&mut self, place: &Place, digest: &Digest) -> std::io::Result<Option<bool>> {
         let (buffer, mut tick) = self.reading();
+        place.root.forget_object_pages(digest);
         place.root.is_object_good(digest, buffer, &mut tick)
     }
 
@@ -122,13 +133,6 @@ macro_rules! unless_stopped {
     };
 }
 
-/// Lets everything else go first, from here on to the end of this thread.
-pub(crate) fn lower_priority() {
-    if let Err(errno) = rustix::process::setpriority_process(None, NICE) {
-        tracing::debug!(%errno, "the priority stays what it is");
-    }
-}
-
 impl Run {
     /// Reads everything. `None`: it was told to stop.
     pub(crate) fn run(
@@ -150,7 +154,10 @@ impl Run {
             say,
             buffer: Buffer::new(),
         };
-        match self.all(&mut tally) {
+        let result = self.all(&mut tally);
+        // What nobody has is not there any more, and what is good again need not be said.
+        self.rotten.forget_gone(&self.store, &self.parts)?;
+        match result {
             Ok(Ok(())) => Ok(Some(tally.done)),
             Ok(Err(Stopped)) => Ok(None),
             // Its rows make no sense.
@@ -164,6 +171,7 @@ impl Run {
     }
 
     fn all(&self, tally: &mut Tally<'_>) -> Step {
+        self.rotten.forget_gone(&self.store, &self.parts)?;
         for part in &self.parts {
             if part.place.root.check(&part.place.row.marker).is_err() {
                 tally.done.unavailable.push(part.place.row.name.clone());
@@ -188,6 +196,7 @@ impl Run {
                 break;
             }
             for (path, row) in rows {
+                point("verify.file");
                 match tally.check(place, &path, &row) {
                     Checked::Good => {
                         tally.done.checked += 1;
@@ -272,12 +281,12 @@ impl Run {
                 continue;
             };
             tally.done.checked += 1;
+            let thing = Thing::Object(place.key, digest);
+            self.rotten.note(thing, good);
             if !good {
-                let hex = digest.to_hex();
-                tracing::warn!(folder = %place.row.name, "the displaced version {hex} is damaged");
                 let repaired = self.repair && self.repair_object(part, &digest, &mut marks)?;
-                let path = format!(".alike/objects/{}/{hex}", &hex[..2]);
-                tally.damaged(&self.name(place, path.as_bytes()), repaired);
+                self.rotten.note(thing, repaired);
+                tally.damaged(&self.name(place, thing.name().as_bytes()), repaired);
             }
         }
         Ok(Ok(()))
@@ -288,6 +297,7 @@ impl Run {
         let mut bad = Vec::new();
         self.store.check_packs(&mut |digest, bytes, good| {
             tally.done.checked += 1;
+            self.rotten.note(Thing::Packed(*digest), good);
             if !good {
                 bad.push((*digest, bytes));
             }
@@ -295,9 +305,10 @@ impl Run {
         })?;
         let mut marks = None;
         for (digest, size) in bad {
-            tracing::warn!("the packed content {digest} is damaged");
+            let thing = Thing::Packed(digest);
             let repaired = self.repair && self.repair_packed(&digest, size, &mut marks)?;
-            tally.damaged(format!("packs#{digest}").as_bytes(), repaired);
+            self.rotten.note(thing, repaired);
+            tally.damaged(thing.name().as_bytes(), repaired);
         }
         Ok(if (tally.stop)() { Err(Stopped) } else { Ok(()) })
     }
@@ -309,8 +320,9 @@ impl Run {
             let checked = self.store.snapshot()?.check_nodes(after.as_ref(), NODES)?;
             tally.done.checked += checked.checked;
             for digest in checked.damaged {
-                tracing::error!("tree node {digest} in the database is damaged");
-                tally.damaged(format!("{DATABASE}#{digest}").as_bytes(), false);
+                let thing = Thing::Node(digest);
+                self.rotten.note(thing, false);
+                tally.damaged(thing.name().as_bytes(), false);
             }
             after = checked.last;
             if after.is_none() {

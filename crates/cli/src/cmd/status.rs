@@ -167,6 +167,13 @@ fn layout(report: &StatusReport, rates: &Rates, now: SystemTime, paint: Paint) -
             render::text(&report.version)
         )),
     );
+    if let Some(last) = &report.scrub.last_round {
+        let line = format!(
+            "everything was last read again and compared {}",
+            render::moment(last, now)
+        );
+        shown.push_str(&format!("{}\n", paint.dim(&line)));
+    }
     if report.folders.is_empty() {
         shown.push_str("\nno folders yet: `sync share DIR` shares one, `sync pair TICKET` joins one\n");
     }

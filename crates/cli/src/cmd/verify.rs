@@ -69,8 +69,9 @@ fn said(done: &Verified) -> anyhow::Result<()> {
     let in_database = |what: &serde_json::Value| what.as_str().is_some_and(|w| w.starts_with("alike.redb"));
     if done.damaged.iter().any(in_database) {
         render::error(
-            "the database is damaged: `sync stop`, move alike.redb out of the state directory, then share or pair the \
-             folders again; no file of yours is in it",
+            "the database is damaged: `sync stop`, move alike.redb out of the state directory, start again, and add the \
+             folders again: on a device that has one, `sync share` it, and here `sync pair TICKET` into the directory as \
+             it is. No file of yours is in the database",
         );
     }
     Ok(())

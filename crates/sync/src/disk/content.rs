@@ -5,8 +5,9 @@ use std::io::{self, Read};
 use std::path::Path;
 
 use alike_core::digest::Digest;
+use alike_core::path::RelPath;
 
-use super::{Dir, Kind, Stat, sys};
+use super::{Dir, Kind, Root, Stat, sys};
 use crate::outboard;
 
 /// Bytes read at once.
@@ -56,6 +57,29 @@ enum Stop {
     Changed,
     Cancelled,
     Io(io::Error),
+}
+
+/// Lets the kernel forget what it has of a file in memory, but for what is still to be written: whoever reads it next
+/// asks the disk.
+fn forget(file: &File) {
+    // Where that cannot be, memory is asked.
+    let _ = rustix::fs::fadvise(file, 0, None, rustix::fs::Advice::DontNeed);
+}
+
+impl Root {
+    /// The next one to read this file asks the disk.
+    pub(crate) fn forget_pages(&self, path: &RelPath) {
+        if let Ok(file) = self.open_file(path) {
+            forget(&file);
+        }
+    }
+
+    /// The same for a displaced version.
+    pub(crate) fn forget_object_pages(&self, digest: &Digest) {
+        if let Ok(Some(file)) = self.open_object(digest) {
+            forget(&file);
+        }
+    }
 }
 
 impl Dir {

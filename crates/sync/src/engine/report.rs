@@ -14,7 +14,7 @@ use super::folders::{OpenFolder, ROOT_GONE, Slot};
 use super::pair::access;
 use super::socket::Responder;
 use crate::control::Event;
-use crate::folder::{Counts, FolderView, HeldView};
+use crate::folder::{Counts, FolderView, HeldView, Problem};
 use crate::status::{
     DeviceStatus, FolderState, FolderStatus, PeerStatus, Pending, ProblemStatus, StatusReport, json_text,
     rfc3339,
@@ -235,6 +235,7 @@ impl Engine {
             device,
             folders,
             packed_bytes: self.store.packs_bytes(),
+            scrub: self.scrub_status(),
         }
     }
 
@@ -328,6 +329,15 @@ impl Engine {
                 reason: problem.reason.clone(),
                 hint: problem.hint.clone(),
             }));
+        let rotten = self.verifying.rotten.of(folder.row.key);
+        status.problems.extend(rotten.iter().map(|thing| {
+            let Problem { reason, hint } = thing.problem();
+            ProblemStatus {
+                path: json_text(thing.name().as_bytes()),
+                reason,
+                hint,
+            }
+        }));
         status.peers = self.peers(folder);
         status
     }

@@ -17,6 +17,7 @@ use super::{Folder, Place, Problem};
 use crate::apply::is_young;
 use crate::disk::{Buffer, Content, Expected, is_unreadable};
 use crate::error::Error;
+use crate::failpoint::point;
 
 use known::Damage;
 
@@ -143,10 +144,12 @@ impl Folder {
             value: row.mat.value.clone(),
             damaged: true,
         };
+        point("repair.begin");
         let print = match place.root.replace(temp, path, &expect) {
             Ok(print) => print,
             Err(error) => return refuse(error.to_string()),
         };
+        point("repair.moved");
         place.root.sync_all().map_err(io)?;
         row.fingerprint = Some(print);
         row.racy = is_young(&print, place.root.keeps_fine_times());
@@ -155,6 +158,7 @@ impl Folder {
             ..Commit::default()
         };
         place.store.commit(place.key, commit)?;
+        point("repair.done");
         tracing::info!(folder = %place.row.name, %path, "repaired");
         Ok(())
     }

@@ -72,6 +72,11 @@ impl Place {
         history.0
     }
 
+    /// Bytes of displaced versions as they were counted last.
+    pub(crate) fn counted_history(&self) -> u64 {
+        self.history.lock().expect("nobody panics while he counts").0
+    }
+
     /// Counts displaced versions.
     pub(crate) fn count_history(&self) {
         let mut bytes = 0;
