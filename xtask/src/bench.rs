@@ -87,15 +87,23 @@ pub(crate) fn run(mut options: Options) -> Result<()> {
     let mut failed = Vec::new();
     for work in chosen {
         println!("==> {}: {}", work.name, work.about);
-        let section = (work.run)(&bench).with_context(|| format!("the workload {}", work.name))?;
-        let Some(section) = section else { continue };
+        let section = match (work.run)(&bench) {
+            Ok(Some(section)) => section,
+            Ok(None) => continue,
+            // The others take hours: they are not thrown away for this one.
+            Err(error) => {
+                println!("    failed: {error:#}");
+                failed.push(format!("{}: {error:#}", work.name));
+                continue;
+            }
+        };
         println!("{}", table::section(&section));
         page::write(&out, work.name, &section, &machine)?;
         failed.extend(section.failures);
     }
     println!("written to {}", out.join(page::NAME).display());
     bench.place.close()?;
-    ensure!(failed.is_empty(), "alike failed: {}", failed.join("; "));
+    ensure!(failed.is_empty(), "failed: {}", failed.join("; "));
     Ok(())
 }
 
