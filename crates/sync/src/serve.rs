@@ -224,12 +224,13 @@ fn suspect(place: &Place, snapshot: &Snapshot, digest: &Digest, events: &Inbox) 
 pub(crate) fn suspects(place: &Place, snapshot: &Snapshot, digest: &Digest) -> Vec<FolderEvent> {
     let mut events = Vec::new();
     for (key, path) in snapshot.blob_places(digest, blobs::PLACES).unwrap_or_default() {
-        if key != place.key || place.damaged.holds(&path) {
-            continue;
-        }
         let Ok(Some(row)) = snapshot.index(key, &path) else {
             continue;
         };
+        // What could not be read may be by now.
+        if key != place.key || (place.damaged.holds(&path) && !row.racy) {
+            continue;
+        }
         match check(place, &path, &row, &mut Buffer::new(), &mut |_| true) {
             Checked::Damaged(found) => events.push(FolderEvent::Damaged(path, Box::new(row), found)),
             Checked::Open => events.push(FolderEvent::Suspect(path)),

@@ -288,6 +288,8 @@ impl Folder {
                 row.racy = finding.racy;
                 if finding.unreadable {
                     self.is_damaged(finding.path.clone(), row.clone(), None);
+                } else {
+                    self.place.damaged.is_good(&finding.path);
                 }
                 rows.push((finding.path, Some(row)));
             }

@@ -103,7 +103,7 @@ pub(super) fn of_content(
 }
 
 /// The finding of a file that the disk cannot read. Where nobody has written to it since it was hashed, its content is
-/// not what has changed.
+/// not what has changed. It is read again at the next look: the disk may be well by then.
 pub(super) fn of_unreadable(
     path: RelPath,
     e: &io::Error,
@@ -111,14 +111,14 @@ pub(super) fn of_unreadable(
     base: Option<IndexRow>,
     clock: Clock,
 ) -> Look {
-    let known = base.clone().filter(|row| !row.racy).zip(stat);
+    let known = base.clone().zip(stat);
     if let Some((row, stat)) = known
         && stat.kind == Kind::File
         && matches!(row.mat.value, Value::File { .. })
         && row
             .fingerprint
             .is_some_and(|before| before.is_same_edit(&stat.fingerprint))
-        && let Some(mut found) = compare(path.clone(), row.mat.value, &stat, base, clock, false)
+        && let Some(mut found) = compare(path.clone(), row.mat.value, &stat, base, clock, true)
     {
         if let Found::Changed(finding) | Found::Touched(finding) = &mut found {
             finding.unreadable = true;
