@@ -18,7 +18,7 @@ use alike_core::path::{MAX_PATH, Name, RelPath};
 use alike_core::record::{ExecMark, MAX_FILE, Record, Value};
 use alike_core::state::StateEntry;
 use alike_core::subtree::Subtree;
-use alike_core::tree::{self, Item, MAX_LEAF, Node};
+use alike_core::tree::{self, Item, MAX_LEAF, MAX_TOP, Node};
 use common::{Mem, Rng};
 use proptest::prelude::*;
 
@@ -179,7 +179,7 @@ fn round_trips<T: Item + PartialEq + std::fmt::Debug>(entries: &[T]) {
             Node::Inner(_, children) => assert!(children.len() <= MAX_LEAF),
         }
     }
-    assert_eq!(nodes.len() > 1, entries.len() > MAX_LEAF);
+    assert_eq!(nodes.len() > 1, entries.len() > MAX_TOP);
 }
 
 /// Every byte of a node changed in several ways, every truncation, a byte more.

@@ -11,7 +11,7 @@ use redb::{Database, ReadableDatabase, TableDefinition, TableError};
 use crate::error::Fault;
 
 /// Version of the database that this program reads and writes; every change of this file or of a row raises it.
-pub const VERSION: u64 = 4;
+pub const VERSION: u64 = 5;
 
 type Table<K, V> = TableDefinition<'static, K, V>;
 
@@ -66,11 +66,6 @@ pub(crate) fn prepare(db: &Database) -> Result<(), Fault> {
     match read.open_table(META) {
         Ok(meta) => match meta.get(META_VERSION)?.map(|v| v.value()) {
             Some(VERSION) => Ok(()),
-            Some(BEFORE_PACKS) => {
-                drop(meta);
-                drop(read);
-                add_packs(db)
-            }
             Some(found) => Err(Fault::Version(found)),
             None => Err(Fault::Corrupt("it has no version".to_owned())),
         },
@@ -78,17 +73,6 @@ pub(crate) fn prepare(db: &Database) -> Result<(), Fault> {
         Err(TableError::TableDoesNotExist(_)) => Err(Fault::Corrupt("it is not alike's".to_owned())),
         Err(e) => Err(e.into()),
     }
-}
-
-/// The version that had neither pins nor packs; all else is the same.
-const BEFORE_PACKS: u64 = 3;
-
-fn add_packs(db: &Database) -> Result<(), Fault> {
-    let tx = db.begin_write()?;
-    tx.open_table(PINS)?;
-    tx.open_table(PACKED)?;
-    tx.open_table(META)?.insert(META_VERSION, VERSION)?;
-    Ok(tx.commit()?)
 }
 
 /// All tables, so that reading never misses one, and the empty trees, so that an empty folder's exist.

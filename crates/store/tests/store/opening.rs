@@ -58,7 +58,7 @@ fn another_version_is_refused() {
     let state = fixture.dir.path().join("state");
     drop(fixture.store);
     const META: redb::TableDefinition<'_, &str, u64> = redb::TableDefinition::new("meta");
-    for other in [VERSION + 1, 2, 1, 0] {
+    for other in [VERSION + 1, 4, 3, 2, 1, 0] {
         let db = redb::Database::create(state.join(DATABASE)).unwrap();
         let tx = db.begin_write().unwrap();
         tx.open_table(META).unwrap().insert("version", other).unwrap();
@@ -69,35 +69,6 @@ fn another_version_is_refused() {
             matches!(error, StoreError::Version { found, known: VERSION, .. } if found == other),
             "{error}"
         );
-    }
-}
-
-/// Version 3 had neither pins nor packs.
-#[test]
-fn the_version_before_packs_is_brought_up() {
-    let fixture = fixture();
-    let (state, folder) = (fixture.dir.path().join("state"), fixture.folder);
-    fixture.commit(Commit {
-        generation: Some(generation(1)),
-        ..Commit::default()
-    });
-    drop(fixture.store);
-    const META: redb::TableDefinition<'_, &str, u64> = redb::TableDefinition::new("meta");
-    const PINS: redb::TableDefinition<'_, (u32, u64), ()> = redb::TableDefinition::new("pins");
-    const PACKED: redb::TableDefinition<'_, &[u8; 32], (u32, u64, u32)> =
-        redb::TableDefinition::new("packed");
-    let db = redb::Database::create(state.join(DATABASE)).unwrap();
-    let tx = db.begin_write().unwrap();
-    tx.open_table(META).unwrap().insert("version", 3).unwrap();
-    assert!(tx.delete_table(PINS).unwrap() && tx.delete_table(PACKED).unwrap());
-    tx.commit().unwrap();
-    drop(db);
-    for _ in 0..2 {
-        let store = Store::open(&state).unwrap();
-        let see = store.snapshot().unwrap();
-        assert_eq!(see.generations(folder, 9).unwrap(), [generation(1)]);
-        assert!(!see.is_packed(&alike_core::digest::Digest::of(b"x")).unwrap());
-        assert!(store.pin(folder, 1, true).unwrap());
     }
 }
 

@@ -7,7 +7,7 @@ use crate::units::size;
 /// What is left of a file system: a hundredth of it, but this much at least (bytes) …
 const RESERVE: u64 = 64 * 1024 * 1024;
 const RESERVE_SHARE: u64 = 100;
-/// … and of a small one at most this share, or nothing would ever fit. See docs/decisions/0003.
+/// … and of a small one at most this share, or nothing would ever fit. See docs/decisions/0006.
 const SMALL_SHARE: u64 = 20;
 /// What a file takes beside its content (bytes): its inode, and the end of its last block.
 const EACH: u64 = 8 * 1024;
