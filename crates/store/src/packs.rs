@@ -12,10 +12,10 @@ use std::io;
 use std::ops::Bound;
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use alike_core::digest::Digest;
-use redb::{ReadableTable, WriteTransaction};
+use redb::{ReadableDatabase, ReadableTable, WriteTransaction};
 
 use crate::error::{Fault, StoreError};
 use crate::schema::PACKED;
@@ -32,6 +32,10 @@ const MAX_FRESH: usize = 1 << 17;
 const MAX_ROWS: usize = 5_000;
 /// Bytes of a page of memory, or a part of one.
 const PAGE: u64 = 64 * 1024;
+/// Appended bytes that are written together.
+const BUFFER: usize = 1 << 20;
+/// Packs that are held open for reading at most.
+const MAX_READING: usize = 16;
 /// Bytes before each content.
 const HEADER: u64 = 36;
 /// A hundredth of the file system stays free of packs, but no more than this (bytes): the past is worth less than room
@@ -45,6 +49,8 @@ pub(crate) type PackPlace = (u32, u64, u32);
 pub(crate) struct Packs {
     dir: PathBuf,
     state: Mutex<State>,
+    /// Packs that were read from lately.
+    reading: Mutex<HashMap<u32, Arc<File>>>,
 }
 
 #[derive(Default)]
@@ -58,9 +64,28 @@ struct State {
 
 struct Open {
     number: u32,
-    file: File,
+    file: Arc<File>,
+    /// Bytes in the file.
     len: u64,
+    /// What comes after them.
+    buffer: Vec<u8>,
+    /// Was written to since it was made durable.
     dirty: bool,
+}
+
+impl Open {
+    /// Writes what was appended.
+    fn flush(&mut self) -> io::Result<()> {
+        if self.buffer.is_empty() {
+            return Ok(());
+        }
+        // If that fails it is tried again, over what was written of it.
+        self.file.write_all_at(&self.buffer, self.len)?;
+        self.len += self.buffer.len() as u64;
+        self.buffer.clear();
+        self.dirty = true;
+        Ok(())
+    }
 }
 
 impl Packs {
@@ -68,6 +93,7 @@ impl Packs {
         Packs {
             dir: home.join("packs"),
             state: Mutex::default(),
+            reading: Mutex::default(),
         }
     }
 
@@ -108,27 +134,23 @@ impl Packs {
             .map_or(0, |age| age.as_secs())
     }
 
-    /// Appends to the open pack, or to a new one. Not durable before [`Packs::sync`].
+    /// Appends to the open pack, or to a new one. Not in its file before it is flushed, nor durable before
+    /// [`Packs::sync`].
     fn append(&self, state: &mut State, digest: &Digest, content: &[u8]) -> io::Result<PackPlace> {
         if state.open.as_ref().is_none_or(|open| open.len > ROLL) {
             self.sync(state)?;
             state.open = Some(self.begin()?);
         }
         let open = state.open.as_mut().expect("it was just opened");
-        let len = u32::try_from(content.len()).expect("a packed content is small");
-        let mut entry = Vec::with_capacity(content.len() + HEADER as usize);
-        entry.extend_from_slice(&digest.0);
-        entry.extend_from_slice(&len.to_le_bytes());
-        entry.extend_from_slice(content);
-        let place = (open.number, open.len + HEADER, len);
-        if let Err(error) = open.file.write_all_at(&entry, open.len) {
-            // Half an entry is nobody's: the next one is written over it.
-            let _ = open.file.set_len(open.len);
-            return Err(error);
+        if open.buffer.len() >= BUFFER {
+            open.flush()?;
         }
-        open.len += entry.len() as u64;
-        open.dirty = true;
-        Ok(place)
+        let len = u32::try_from(content.len()).expect("a packed content is small");
+        let offset = open.len + open.buffer.len() as u64 + HEADER;
+        open.buffer.extend_from_slice(&digest.0);
+        open.buffer.extend_from_slice(&len.to_le_bytes());
+        open.buffer.extend_from_slice(content);
+        Ok((open.number, offset, len))
     }
 
     /// A new pack after all others: one that an earlier run ended in the middle of may end in half an entry.
@@ -144,23 +166,42 @@ impl Packs {
         File::open(&self.dir)?.sync_all()?;
         Ok(Open {
             number,
-            file,
+            file: Arc::new(file),
             len: 0,
+            buffer: Vec::new(),
             dirty: false,
         })
     }
 
     fn sync(&self, state: &mut State) -> io::Result<()> {
-        if let Some(open) = state.open.as_mut().filter(|open| open.dirty) {
+        let Some(open) = state.open.as_mut() else {
+            return Ok(());
+        };
+        open.flush()?;
+        if open.dirty {
             open.file.sync_data()?;
             open.dirty = false;
         }
         Ok(())
     }
 
+    /// The file of a pack, for reading.
+    fn reading(&self, number: u32) -> io::Result<Arc<File>> {
+        let mut reading = self.reading.lock().expect("nobody panics while he opens");
+        if let Some(file) = reading.get(&number) {
+            return Ok(file.clone());
+        }
+        let file = Arc::new(File::open(self.path(number))?);
+        if reading.len() >= MAX_READING {
+            reading.clear();
+        }
+        reading.insert(number, file.clone());
+        Ok(file)
+    }
+
     fn read(&self, digest: &Digest, (number, offset, len): PackPlace) -> io::Result<Option<Vec<u8>>> {
         let mut content = vec![0; len as usize];
-        let file = match File::open(self.path(number)) {
+        let file = match self.reading(number) {
             Ok(file) => file,
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(e) => return Err(e),
@@ -197,8 +238,25 @@ impl Packs {
         let found: Vec<_> = digests
             .filter_map(|digest| state.fresh.remove_entry(digest))
             .collect();
-        if !found.is_empty() {
-            self.sync(&mut state)?;
+        if found.is_empty() {
+            return Ok(found);
+        }
+        // Packs that were open before were made durable when they were full.
+        let Some(open) = state.open.as_mut() else {
+            return Ok(found);
+        };
+        open.flush()?;
+        let (number, len, file) = (open.number, open.len, open.file.clone());
+        if open.dirty {
+            // Others append meanwhile.
+            drop(state);
+            file.sync_data()?;
+            let mut state = self.state();
+            if let Some(open) = state.open.as_mut()
+                && (open.number, open.len) == (number, len)
+            {
+                open.dirty = false;
+            }
         }
         Ok(found)
     }
@@ -217,6 +275,10 @@ impl Packs {
     }
 
     fn remove(&self, number: u32) -> io::Result<()> {
+        self.reading
+            .lock()
+            .expect("nobody panics while he opens")
+            .remove(&number);
         fs::remove_file(self.path(number))
     }
 
@@ -268,10 +330,15 @@ impl Store {
         if content.is_empty() || packs.state().fresh.contains_key(digest) {
             return Ok(());
         }
-        if self.snapshot()?.is_packed(digest)? || !packs.has_room() {
+        if self.pack_place(digest)?.is_some() {
             return Ok(());
         }
         let mut state = packs.state();
+        // Asked once a buffer: it takes as long as the rest.
+        let is_full = state.open.as_ref().is_none_or(|open| open.buffer.len() >= BUFFER);
+        if is_full && !packs.has_room() {
+            return Ok(());
+        }
         if state.fresh.len() >= MAX_FRESH {
             state.fresh.clear();
         }
@@ -282,14 +349,22 @@ impl Store {
         Ok(())
     }
 
+    /// Where a packed content is, now.
+    fn pack_place(&self, digest: &Digest) -> Result<Option<PackPlace>, StoreError> {
+        self.run(|db| {
+            let table = db.begin_read()?.open_table(PACKED)?;
+            Ok(table.get(&digest.0)?.map(|row| row.value()))
+        })
+    }
+
     /// A packed content, verified; `None` if it is not packed, or damaged.
     pub fn packed(&self, digest: &Digest) -> Result<Option<Vec<u8>>, StoreError> {
         let Some(packs) = &self.packs else { return Ok(None) };
         // A pack may be written anew between the look at its row and the one at its bytes.
         for _ in 0..2 {
-            let snapshot = self.snapshot()?;
-            let place = snapshot.run(|| Ok(snapshot.packed.get(&digest.0)?.map(|row| row.value())))?;
-            let Some(place) = place else { return Ok(None) };
+            let Some(place) = self.pack_place(digest)? else {
+                return Ok(None);
+            };
             let content = packs
                 .read(digest, place)
                 .map_err(|source| io_error("reading", &packs.path(place.0), source))?;
@@ -473,7 +548,7 @@ impl Store {
         Ok(packs.read(digest, place).is_ok_and(|content| content.is_some())
             // Written anew meanwhile?
             || self.packed(digest)?.is_some()
-            || !self.snapshot()?.is_packed(digest)?)
+            || self.pack_place(digest)?.is_none())
     }
 
     /// Keeps a content that is packed already, but damaged, once more; `None`: it is packed no longer.
@@ -501,8 +576,10 @@ impl Store {
 
     /// Bytes of all packs.
     pub fn packs_bytes(&self) -> u64 {
-        let list = self.packs.as_ref().and_then(|packs| packs.list().ok());
-        list.into_iter().flatten().map(|(_, len)| len).sum()
+        let Some(packs) = &self.packs else { return 0 };
+        let buffered = packs.state().open.as_ref().map_or(0, |open| open.buffer.len() as u64);
+        let list = packs.list().unwrap_or_default();
+        list.into_iter().map(|(_, len)| len).sum::<u64>() + buffered
     }
 }
 
