@@ -577,7 +577,11 @@ impl Store {
     /// Bytes of all packs.
     pub fn packs_bytes(&self) -> u64 {
         let Some(packs) = &self.packs else { return 0 };
-        let buffered = packs.state().open.as_ref().map_or(0, |open| open.buffer.len() as u64);
+        let buffered = packs
+            .state()
+            .open
+            .as_ref()
+            .map_or(0, |open| open.buffer.len() as u64);
         let list = packs.list().unwrap_or_default();
         list.into_iter().map(|(_, len)| len).sum::<u64>() + buffered
     }

@@ -14,7 +14,7 @@ use alike_core::record::Value;
 use alike_core::view::Shown;
 use alike_store::{Commit, Fingerprint, IndexRow, Intent, Snapshot};
 
-use crate::disk::{Expected, MoveError};
+use crate::disk::{Expected, MoveError, Root};
 use crate::error::Error;
 use crate::failpoint::{may_fail, point};
 use crate::folder::{Folder, Look, Place, Problem, Why, leaves_out};
@@ -41,9 +41,15 @@ pub(crate) struct Item {
 impl Item {
     /// Does it take a file away that is there?
     pub(crate) fn displaces_file(&self) -> bool {
-        let was_file = |row: &IndexRow| matches!(row.mat.value, Value::File { .. });
-        matches!(self.op, Op::Replace | Op::Remove | Op::RemoveThenMkdir)
-            && self.row.as_ref().is_some_and(was_file)
+        self.displaces().is_some()
+    }
+
+    /// The content of the file that it takes away, as far as the index knows.
+    fn displaces(&self) -> Option<&Digest> {
+        match (&self.op, &self.row.as_ref()?.mat.value) {
+            (Op::Replace | Op::Remove | Op::RemoveThenMkdir, Value::File { digest, .. }) => Some(digest),
+            _ => None,
+        }
     }
 }
 
@@ -76,6 +82,17 @@ pub(crate) struct Planned {
     pub(crate) root: Option<Digest>,
     pub(crate) items: Vec<Item>,
     pub(crate) last: Option<RelPath>,
+}
+
+/// Makes the content of a batch durable.
+pub(crate) fn make_durable<'a>(root: &Root, batch: impl Iterator<Item = &'a Ready>) -> std::io::Result<()> {
+    let temps: Vec<&[u8]> = batch.filter_map(|ready| ready.temp.as_deref()).collect();
+    if temps.is_empty() {
+        return Ok(());
+    }
+    may_fail("apply.sync").and_then(|()| root.sync_temps(&temps))?;
+    point("apply.synced");
+    Ok(())
 }
 
 /// Plans the next pending paths after `after`: at most `limit`, and none in `skip`.
@@ -122,11 +139,12 @@ pub(crate) fn gather(
 }
 
 impl Folder {
-    /// Applies what is ready and commits what happened.
+    /// Applies what is ready and commits what happened. `durable`: what is in temporary files is so already.
     pub(crate) fn apply(
         &mut self,
         planned: Option<Digest>,
         ready: Vec<Ready>,
+        durable: bool,
     ) -> Result<Vec<Outcome>, Error> {
         let place = self.place.clone();
         let snapshot = place.store.snapshot()?;
@@ -153,9 +171,8 @@ impl Folder {
             _ if is_rules(&r.item.path) => (0, 0),
             _ => (1, 0),
         });
-        if todo.iter().any(|(_, r)| r.temp.is_some()) {
-            self.disk(may_fail("apply.sync").and_then(|()| place.root.sync_all()))?;
-            point("apply.synced");
+        if !durable {
+            self.disk(make_durable(&place.root, todo.iter().map(|(_, ready)| ready)))?;
         }
         let intents: Vec<Intent> = todo
             .iter()
@@ -196,7 +213,19 @@ impl Folder {
                 }
             }
         }
-        self.disk(may_fail("apply.moved").and_then(|()| place.root.sync_all()))?;
+        let done = todo.iter().all(|(i, _)| outcomes[*i] == Outcome::Done);
+        self.disk(may_fail("apply.moved").and_then(|()| {
+            if done {
+                let moved = todo.iter().map(|(_, ready)| &ready.item);
+                let displaced: Vec<&Digest> = moved.clone().filter_map(Item::displaces).collect();
+                place
+                    .root
+                    .sync_moves(&moved.map(|item| &item.path).collect::<Vec<_>>(), &displaced)
+            } else {
+                // What went back, or is kept under another name, is not listed here.
+                place.root.sync_all()
+            }
+        }))?;
         point("apply.durable");
         place.store.commit(place.key, commit)?;
         point("apply.committed");

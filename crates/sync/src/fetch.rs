@@ -25,7 +25,7 @@ use iroh::EndpointId;
 use iroh::endpoint::Connection;
 use tokio::sync::{Notify, mpsc, watch};
 
-use crate::apply::{Item, Outcome, Planned, Ready, gather};
+use crate::apply::{Item, Outcome, Planned, Ready, gather, make_durable};
 use crate::disk::Room;
 use crate::error::Error;
 use crate::failpoint::point;
@@ -216,7 +216,7 @@ impl Worker {
 
     /// Goes once through everything that is pending.
     async fn pass(&self, big: &mut big::BigFiles) -> Result<Pass, Error> {
-        let (batches, mut ready) = mpsc::channel::<(Option<Digest>, Vec<Ready>)>(BATCHES);
+        let (batches, mut ready) = mpsc::channel::<(Option<Digest>, Vec<Ready>, bool)>(BATCHES);
         let mut planned = 0;
         let mut refused = Refused::default();
         let mut open = false;
@@ -254,7 +254,8 @@ impl Worker {
                     // That nobody need wait for it is news.
                     let _ = ask(&self.folder, FolderEvent::Barrier).await;
                 }
-                if !batch.is_empty() && batches.send((root, batch)).await.is_err() {
+                let (batch, durable) = self.make_durable(batch).await?;
+                if !batch.is_empty() && batches.send((root, batch, durable)).await.is_err() {
                     break;
                 }
             }
@@ -263,8 +264,8 @@ impl Worker {
         };
         let consume = async {
             let mut done = 0;
-            while let Some((root, batch)) = ready.recv().await {
-                done += self.apply(root, batch).await;
+            while let Some((root, batch, durable)) = ready.recv().await {
+                done += self.apply(root, batch, durable).await;
             }
             done
         };
@@ -325,12 +326,24 @@ impl Worker {
         blocking(move || gather(&place, after.as_ref(), BATCH_PATHS, &skip)).await
     }
 
+    /// Makes the content of a batch durable here, so that the folder's thread, which has saves of this device to commit
+    /// too, need not wait for it. `false` if that failed: then it is tried there, and told.
+    async fn make_durable(&self, batch: Vec<Ready>) -> Result<(Vec<Ready>, bool), Error> {
+        let place = self.place.clone();
+        blocking(move || {
+            let durable = make_durable(&place.root, batch.iter()).is_ok();
+            Ok((batch, durable))
+        })
+        .await
+    }
+
     /// Hands a batch to the folder's thread; returns how many items were done.
-    async fn apply(&self, planned: Option<Digest>, ready: Vec<Ready>) -> usize {
+    async fn apply(&self, planned: Option<Digest>, ready: Vec<Ready>, durable: bool) -> usize {
         point("fetch.ready");
         let apply = |reply| FolderEvent::Apply {
             planned,
             ready,
+            durable,
             reply,
         };
         let outcomes = ask(&self.folder, apply).await.unwrap_or_default();
@@ -341,8 +354,10 @@ impl Worker {
     async fn apply_big(&self, done: big::Arrived) -> bool {
         let bytes = done.bytes;
         let complete = done.ready.is_some();
-        if let Some((root, ready)) = done.ready {
-            self.apply(root, vec![ready]).await;
+        if let Some((root, ready)) = done.ready
+            && let Ok((ready, durable)) = self.make_durable(vec![ready]).await
+        {
+            self.apply(root, ready, durable).await;
         }
         self.place.partial.fetch_sub(bytes, Ordering::Relaxed);
         if complete {

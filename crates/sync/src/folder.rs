@@ -81,10 +81,11 @@ pub(crate) enum FolderEvent {
         from: [u8; 32],
         reply: oneshot::Sender<Result<(), Error>>,
     },
-    /// Content is there: do it.
+    /// Content is there: do it. `durable`: the temporary files are so already.
     Apply {
         planned: Option<alike_core::digest::Digest>,
         ready: Vec<Ready>,
+        durable: bool,
         reply: oneshot::Sender<Vec<Outcome>>,
     },
     /// The file at this path seems not to be what the index says.
@@ -448,9 +449,10 @@ impl Folder {
             FolderEvent::Apply {
                 planned,
                 ready,
+                durable,
                 reply,
             } => {
-                let outcomes = self.apply(planned, ready)?;
+                let outcomes = self.apply(planned, ready, durable)?;
                 self.publish()?;
                 let _ = reply.send(outcomes);
             }

@@ -3,10 +3,12 @@
 use std::collections::BTreeSet;
 use std::io;
 
+use alike_core::digest::Digest;
 use alike_core::path::RelPath;
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 
+use super::own::{OBJECTS, TMP};
 use super::{Root, sys};
 
 /// More files and directories than this are made durable by one `syncfs`, which also waits for whatever else is
@@ -42,6 +44,56 @@ impl Root {
             self.sync_dir(&dir)?;
         }
         Ok(())
+    }
+
+    /// Makes these temporary files durable, with their names.
+    pub(crate) fn sync_temps(&self, names: &[&[u8]]) -> io::Result<()> {
+        if names.len() > EACH {
+            return self.sync_all();
+        }
+        for name in names {
+            match self.temp_named(name, false) {
+                Ok(file) => sync(&file)?,
+                // A link: it is all name.
+                Err(e) if Errno::from_io_error(&e) == Some(Errno::LOOP) => {}
+                Err(_) => return self.sync_all(),
+            }
+        }
+        self.sync_own(TMP)
+    }
+
+    /// Makes durable what moves did: that these paths are what they are, and the versions that were displaced.
+    pub(crate) fn sync_moves(&self, paths: &[&RelPath], displaced: &[&Digest]) -> io::Result<()> {
+        if paths.len() > EACH {
+            return self.sync_all();
+        }
+        let mut objects: BTreeSet<String> = BTreeSet::new();
+        for digest in displaced {
+            // It may be kept under another name, or not yet: then everything is made durable.
+            match self.open_object(digest) {
+                Ok(Some(file)) => sync(&file)?,
+                Ok(None) | Err(_) => return self.sync_all(),
+            }
+            objects.insert(format!("{OBJECTS}/{}", &digest.to_hex()[..2]));
+        }
+        let dirs: BTreeSet<RelPath> = paths.iter().filter_map(|path| path.parent()).collect();
+        for dir in dirs {
+            self.sync_dir(&dir)?;
+        }
+        for dir in objects.iter().map(String::as_str) {
+            self.sync_own(dir)?;
+        }
+        if !objects.is_empty() {
+            self.sync_own(OBJECTS)?;
+        }
+        self.sync_own(TMP)
+    }
+
+    fn sync_own(&self, dir: &str) -> io::Result<()> {
+        match self.open_beneath(dir.as_bytes(), OFlags::RDONLY | OFlags::DIRECTORY) {
+            Ok(fd) => sync(&fd),
+            Err(_) => self.sync_all(),
+        }
     }
 
     /// Makes the names in a directory durable, or in the nearest one above it that is there.

@@ -376,6 +376,7 @@ impl Sim {
         process.inbox.borrow_mut().push_back(FolderEvent::Apply {
             planned,
             ready,
+            durable: false,
             reply,
         });
     }
