@@ -325,3 +325,43 @@ fn a_version_that_only_another_device_kept_is_remote_while_that_is_connected() {
         contents(&a) == told("remote")
     });
 }
+
+/// What is gone is passed on a moment after what is new, and is of the same generation: else a rename would be a copy in one
+/// and a deletion in the next.
+#[test]
+fn a_rename_among_edits_is_one_generation_on_both_sides() {
+    let (_lab, a, b) = paired(|folder| {
+        fs::create_dir(folder.join("dir")).unwrap();
+        for (name, content) in [
+            ("dir/old", "this moves"),
+            ("edited", "one"),
+            ("gone", "goes"),
+            ("stays", "stays"),
+        ] {
+            write(folder.join(name), content);
+        }
+    });
+    let numbers = [seen(&a), seen(&b)];
+    fs::rename(a.path("dir/old"), a.path("dir/new")).unwrap();
+    put(&a, "edited", "two");
+    fs::remove_file(a.path("gone")).unwrap();
+    b.wait_in_sync();
+    for (device, before) in [&a, &b].into_iter().zip(numbers) {
+        assert_eq!(seen(device), before + 1, "{}", device.ok(["log"]));
+        let diff = device.ok(["diff", &before.to_string(), &(before + 1).to_string()]);
+        assert!(diff.contains("dir/old") && diff.contains("dir/new"), "{diff}");
+        let kinds = list(
+            device,
+            ["diff", "--json", &before.to_string(), &(before + 1).to_string()],
+        );
+        assert_eq!(kinds.len(), 3, "a rename, an edit and a deletion: {kinds:?}");
+    }
+    // What somebody has waited for is never made part of what comes next.
+    let held = seen(&b);
+    let root = b.hash();
+    put(&a, "edited", "three");
+    b.wait_in_sync();
+    assert_eq!(seen(&b), held + 1);
+    let rows = list(&b, ["log", "--json", "-n", "2"]);
+    assert_eq!(rows[1]["root"], root.as_str());
+}

@@ -94,6 +94,8 @@ pub struct Announce {
     pub pending_files: u64,
     /// Bytes that are not on the sender's disk yet.
     pub pending_bytes: u64,
+    /// No more is known to come soon: the state is a generation of its own. What goes on belongs to one generation.
+    pub settled: bool,
 }
 
 /// The first frame of a request stream.

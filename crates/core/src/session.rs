@@ -207,6 +207,7 @@ mod tests {
             root: Digest::of(state),
             pending_files: 0,
             pending_bytes: 0,
+            settled: true,
         }
     }
 

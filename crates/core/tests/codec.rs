@@ -334,6 +334,7 @@ fn message(rng: &mut Rng) -> Message {
                 root: digest(rng),
                 pending_files: number(rng),
                 pending_bytes: number(rng),
+                settled: rng.percent(50),
             })
         }
     }
@@ -423,6 +424,7 @@ fn messages_over_a_limit_are_refused() {
             root: Digest::of(b""),
             pending_files: 0,
             pending_bytes: 0,
+            settled: true,
         });
         let bytes = message::encode(&announce);
         assert_eq!(is_over(message::decode::<Message>(&bytes).map(drop)), over);

@@ -131,6 +131,7 @@ mod tests {
             root: Digest::of(b""),
             pending_files: 0,
             pending_bytes: 0,
+            settled: true,
         }
     }
 

@@ -5,6 +5,7 @@ mod batch;
 mod commit;
 mod damage;
 mod durable;
+mod generation;
 mod hold;
 mod identity;
 mod inbox;
@@ -25,7 +26,7 @@ use alike_core::claim::{Claim, Claims};
 use alike_core::ids::ReplicaId;
 use alike_core::path::RelPath;
 use alike_core::state::State;
-use alike_store::{Head, IndexRow, Reason, Replica, StoreError};
+use alike_store::{Head, IndexRow, Replica, StoreError};
 use tokio::sync::{oneshot, watch};
 
 use crate::apply::{BEING_WRITTEN, Outcome, Ready};
@@ -65,8 +66,8 @@ pub(crate) enum FolderEvent {
     Found(Vec<Found>),
     /// The scan no longer found this. `full`: it looked at everything.
     Gone { findings: Vec<Finding>, full: bool },
-    /// The scan is over. `full`: it looked at everything.
-    ScanEnds { full: bool },
+    /// The scan is over. `full`: it looked at everything. `more`: what is gone follows.
+    ScanEnds { full: bool, more: bool },
     /// What a peer knows of all replicas, this one among them. Answered when nothing of it is in doubt any more.
     Heard {
         claims: Claims,
@@ -79,8 +80,16 @@ pub(crate) enum FolderEvent {
         claims: Claims,
         nodes: NewNodes,
         from: [u8; 32],
+        settled: bool,
         reply: oneshot::Sender<Result<(), Error>>,
     },
+    /// No more of this peer's changes are known to come soon after this state of it.
+    PeerSettled {
+        from: [u8; 32],
+        state: Option<alike_core::digest::Digest>,
+    },
+    /// Nothing more is heard of this peer.
+    PeerLeft([u8; 32]),
     /// Content is there: do it. `durable`: the temporary files are so already.
     Apply {
         planned: Option<alike_core::digest::Digest>,
@@ -170,6 +179,8 @@ pub(crate) struct FolderView {
     /// Mass removals that wait for an answer.
     pub(crate) held: Vec<HeldView>,
     pub(crate) watching: bool,
+    /// HEAD is a generation, and no more is known to come soon.
+    pub(crate) settled: bool,
     /// Too little room for what is to be fetched.
     pub(crate) disk_full: Option<String>,
     /// Too little room for the database: nothing is taken in until there is more.
@@ -239,6 +250,8 @@ pub(crate) struct Folder {
     pub(crate) apply_problems: BTreeMap<RelPath, Problem>,
     /// Files that are written all the time.
     never_quiet: BTreeSet<RelPath>,
+    /// The newest generation, while more of what it is part of is to come.
+    open_generation: Option<generation::Open>,
     /// What changed since the last generation was written.
     pub(crate) since_generation: Counts,
     pub(crate) generation_root: Option<alike_core::digest::Digest>,
@@ -281,6 +294,7 @@ impl Folder {
             scan_problems: BTreeMap::new(),
             apply_problems: BTreeMap::new(),
             never_quiet: BTreeSet::new(),
+            open_generation: None,
             since_generation: Counts::default(),
             generation_root: newest.map(|generation| generation.root),
             hold: hold::Hold::default(),
@@ -396,9 +410,17 @@ impl Folder {
                 self.parted.remove(&device);
                 self.let_go(device);
             }
-            FolderEvent::ScanEnds { full } => {
+            FolderEvent::PeerSettled { from, state } => {
+                self.close_generation(from, Some(state));
+                self.publish()?;
+            }
+            FolderEvent::PeerLeft(from) => {
+                self.close_generation(from, None);
+                self.publish()?;
+            }
+            FolderEvent::ScanEnds { full, more } => {
                 let full = full && !self.dropped;
-                self.scan_ended(full)?;
+                self.scan_ended(full, more)?;
                 if full && self.place.store.check_room().is_ok() {
                     self.view.store_full = None;
                 }
@@ -436,9 +458,10 @@ impl Folder {
                 claims,
                 nodes,
                 from,
+                settled,
                 reply,
             } => {
-                let result = self.merge(theirs, &claims, nodes, from);
+                let result = self.merge(theirs, &claims, nodes, (from, settled));
                 // Whoever asked sees the merged state when the answer arrives.
                 self.publish()?;
                 if let Err(Error::Store(error @ StoreError::NoRoom { .. })) = &result {
@@ -485,6 +508,8 @@ impl Folder {
         self.view.claims = self.claims();
         self.view.own = Some(self.own.id);
         self.view.head = self.head.clone();
+        self.view.settled =
+            self.open_generation.is_none() && self.generation_root == Some(self.head.summary.root);
         self.leave_witness();
         let parked = self.place.parked.total();
         self.view.pending_files = files.saturating_sub(parked.0);
@@ -552,26 +577,5 @@ impl Folder {
             replica: self.own.id,
             seq: self.head.seq,
         }
-    }
-
-    /// A generation, if content changed since the last one.
-    pub(crate) fn generation(&mut self, reason: Reason, device: [u8; 32]) -> Option<alike_store::Generation> {
-        if self.generation_root == Some(self.head.summary.root) {
-            return None;
-        }
-        self.generation_root = Some(self.head.summary.root);
-        self.head.generation += 1;
-        let counts = std::mem::take(&mut self.since_generation);
-        Some(alike_store::Generation {
-            number: self.head.generation,
-            root: self.head.summary.root,
-            state: self.head.state.root,
-            time_ms: now_ms(),
-            reason,
-            device,
-            added: counts.added,
-            changed: counts.changed,
-            removed: counts.removed,
-        })
     }
 }

@@ -16,7 +16,7 @@ use super::{Engine, Event};
 use crate::error::Error;
 use crate::failpoint::{point, task_point};
 use crate::fetch::{self, Source};
-use crate::folder::{FolderEvent, ask, is_doubtful};
+use crate::folder::{FolderEvent, ask, is_doubtful, tell};
 
 /// Messages of a peer about a folder that wait while a doubt is settled: one wait of a person's is two.
 const MAX_IN_DOUBT: usize = 256;
@@ -227,6 +227,7 @@ impl Engine {
             root: view.head.summary.root,
             pending_files: view.pending_files,
             pending_bytes: folder.pending_bytes(&view),
+            settled: view.settled,
         })
     }
 
@@ -245,6 +246,18 @@ impl Engine {
             Input::Theirs(theirs) => Some(theirs.state),
             _ => None,
         };
+        let settled = match &input {
+            Input::Theirs(theirs) if theirs.settled => Some(FolderEvent::PeerSettled {
+                from: *device.as_bytes(),
+                state: theirs.state,
+            }),
+            Input::Disconnected => Some(FolderEvent::PeerLeft(*device.as_bytes())),
+            _ => None,
+        };
+        if let Some(event) = settled.filter(|_| !folder.thread.view.borrow().settled) {
+            let inbox = folder.thread.events.clone();
+            tokio::spawn(async move { tell(&inbox, event).await });
+        }
         let outputs = folder.sessions.entry(device).or_default().handle(input);
         if let Some(state) = said.filter(|_| !outputs.iter().any(|o| matches!(o, Output::Pull(_)))) {
             self.check_held(key, device, state);
@@ -297,13 +310,14 @@ impl Engine {
                         root: announce.state,
                         vector: announce.claims.vector(),
                     };
-                    let claims = announce.claims;
+                    let (claims, settled) = (announce.claims, announce.settled);
                     let from = *device.as_bytes();
                     let merge = |reply| FolderEvent::Merge {
                         theirs,
                         claims,
                         nodes,
                         from,
+                        settled,
                         reply,
                     };
                     match ask(&inbox, merge).await {

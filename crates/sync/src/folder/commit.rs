@@ -479,8 +479,9 @@ impl Folder {
         Ok(commit)
     }
 
-    /// A scan is over: its changes are one generation.
-    pub(super) fn scan_ended(&mut self, full: bool) -> Result<(), Error> {
+    /// A scan is over: its changes are one generation, if no `more` of them are to come: what was renamed is gone from
+    /// its old path in the same one.
+    pub(super) fn scan_ended(&mut self, full: bool, more: bool) -> Result<(), Error> {
         let reason = if self.head.scanned {
             Reason::Local
         } else {
@@ -489,7 +490,11 @@ impl Folder {
         let first = full && !self.head.scanned;
         self.or_as_before(|folder| {
             folder.head.scanned |= full;
-            let generation = folder.generation(reason, folder.device);
+            let generation = if more {
+                None
+            } else {
+                folder.generation(reason, folder.device)
+            };
             if first || generation.is_some() {
                 let commit = Commit {
                     head: Some(folder.head.clone()),

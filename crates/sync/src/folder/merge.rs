@@ -6,7 +6,6 @@ use alike_core::digest::Digest;
 use alike_core::merge;
 use alike_core::state::State;
 use alike_core::tree::Overlay;
-use alike_store::Reason;
 
 use super::commit::Draft;
 use super::{Folder, Problem};
@@ -21,7 +20,7 @@ impl Folder {
         theirs: State,
         claims: &Claims,
         new: NewNodes,
-        from: [u8; 32],
+        (from, settled): ([u8; 32], bool),
     ) -> Result<(), Error> {
         // Dots that this device would give out next may have been given out before, by it or by a copy of it. Whatever
         // is done under them would be taken for something that the others have seen.
@@ -56,7 +55,7 @@ impl Folder {
             let commit = draft.into_commit();
             folder.settled(&commit);
             let mut commit = folder.finish(&snapshot, nodes.new, commit)?;
-            commit.generation = folder.generation(Reason::Peer, from);
+            commit.generation = folder.generation_of_peer(&snapshot, (from, settled), theirs.root)?;
             commit.head = Some(folder.head.clone());
             point("commit.merge");
             store.commit(folder.place.key, commit)?;

@@ -358,10 +358,7 @@ impl Scanner {
         if self.rest_until <= now || !late.is_empty() {
             self.scan_due(now);
         }
-        if self.gone.due().is_some_and(|due| due <= Instant::now()) {
-            self.pass_on_gone();
-            let _ = self.folder.send(FolderEvent::ScanEnds { full: false });
-        }
+        self.pass_on_gone_in_time();
         late.into_iter().for_each(|barrier| self.answer(barrier.reply));
     }
 
@@ -434,6 +431,7 @@ impl Scanner {
         }
         let _ = self.folder.send(FolderEvent::ScanEnds {
             full: full && complete,
+            more: !self.gone.is_empty(),
         });
         let _ = self.folder.send(FolderEvent::Rules);
         self.activity.scanning = false;

@@ -141,6 +141,7 @@ impl Sim {
         };
         let (reply, answer) = oneshot::channel();
         process.merging.borrow_mut().push((peer, answer));
+        let settled = theirs.settled;
         let claims = theirs.claims.clone();
         let theirs = State {
             root: theirs.state,
@@ -152,6 +153,7 @@ impl Sim {
             claims,
             nodes,
             from,
+            settled,
             reply,
         });
     }

@@ -228,6 +228,7 @@ fn two_histories_and_changes_that_are_not_seen_are_said_side_by_side() {
             claims,
             nodes: Default::default(),
             from: [9; 32],
+            settled: true,
             reply: oneshot::channel().0,
         });
     };

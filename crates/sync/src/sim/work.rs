@@ -116,7 +116,10 @@ impl Sim {
             process.full_due.set(true);
         }
         process.gone.borrow_mut().1 |= complete;
-        let ends = FolderEvent::ScanEnds { full: complete };
+        let ends = FolderEvent::ScanEnds {
+            full: complete,
+            more: false,
+        };
         process.inbox.borrow_mut().push_back(ends);
         process.inbox.borrow_mut().push_back(FolderEvent::Rules);
         if self.rng(|r| r.percent(60)) {
@@ -294,6 +297,7 @@ impl Sim {
             root: view.head.summary.root,
             pending_files: view.pending_files,
             pending_bytes: view.pending_bytes,
+            settled: view.settled,
         }
     }
 

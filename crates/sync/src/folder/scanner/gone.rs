@@ -103,6 +103,15 @@ impl Scanner {
         }
     }
 
+    /// Passes on what is gone if nothing more of it has come for long enough: the end of what began with a scan.
+    pub(super) fn pass_on_gone_in_time(&mut self) {
+        if self.gone.due().is_some_and(|due| due <= Instant::now()) {
+            self.pass_on_gone();
+            let (full, more) = (false, false);
+            let _ = self.folder.send(FolderEvent::ScanEnds { full, more });
+        }
+    }
+
     /// Hands what is gone to the folder's thread, in one piece.
     pub(super) fn pass_on_gone(&mut self) {
         let Passed {
