@@ -37,6 +37,8 @@ enum Way {
     Identity,
     /// See `repair`.
     Repair,
+    /// See `gc`.
+    Collect,
 }
 
 fn way(point: &str) -> Way {
@@ -48,6 +50,7 @@ fn way(point: &str) -> Way {
         "move.unexpected" | "move.open" | "move.swapped" | "move.back" | "recover.back" => Way::Edits,
         _ if point.starts_with("commit.restore") => Way::Restore,
         _ if point.starts_with("verify.") || point.starts_with("repair.") => Way::Repair,
+        _ if point.starts_with("gc.") => Way::Collect,
         _ if point.starts_with("recover.") => Way::Recovery,
         _ if point.starts_with("pair.") || point.starts_with("track.") => Way::Pairing,
         _ => Way::Changes,
@@ -236,7 +239,13 @@ impl Pair {
                     kill
                 }
                 Way::Steps => format!("move.exchange=errors;move.rename=errors;{kill}"),
-                Way::Notes | Way::Pairing | Way::Edits | Way::Restore | Way::Identity | Way::Repair => {
+                Way::Notes
+                | Way::Pairing
+                | Way::Edits
+                | Way::Restore
+                | Way::Identity
+                | Way::Repair
+                | Way::Collect => {
                     unreachable!("they are elsewhere")
                 }
             };

@@ -19,6 +19,7 @@ mod fallbacks;
 mod file_systems;
 mod first_sync;
 mod full;
+mod gc;
 mod held;
 mod hot;
 mod identity;

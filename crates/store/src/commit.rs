@@ -84,7 +84,7 @@ impl Store {
         // What was done on disk is noted whatever the room: a crash would have to find it out again.
         let done = !commit.intents_remove.is_empty();
         // A content whose pack cannot be made durable has no past; that is no reason not to go on.
-        let packed = match &self.packs {
+        let taken = match &self.packs {
             Some(packs) => {
                 let rows = commit.index_put.iter().map(|(_, row)| &row.mat.value);
                 let digests = rows.filter_map(|value| match value {
@@ -93,7 +93,7 @@ impl Store {
                 });
                 packs.take_fresh(digests).unwrap_or_default()
             }
-            None => Vec::new(),
+            None => packs::Taken::default(),
         };
         let change = |tx: &WriteTransaction| {
             folders::must_exist(tx, folder)?;
@@ -122,15 +122,19 @@ impl Store {
             if !(commit.intents_put.is_empty() && commit.intents_remove.is_empty()) {
                 index::change_intents(tx, folder, &commit.intents_remove, &commit.intents_put)?;
             }
-            if !packed.is_empty() {
-                packs::put(tx, &packed)?;
+            if !taken.packed.is_empty() {
+                packs::put(tx, &taken.packed)?;
             }
             Ok(())
         };
-        if done {
+        let written = if done {
             self.write_anyway(change)
         } else {
             self.write(change)
+        };
+        if let Some(packs) = &self.packs {
+            packs.committed(taken, written.is_ok());
         }
+        written
     }
 }

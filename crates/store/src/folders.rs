@@ -16,8 +16,8 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Fault, StoreError};
 use crate::keys::{self, Span};
 use crate::schema::{
-    BLOBS, CHAIN, FOLDERS, GENERATIONS, GRANTS, HEADS, INDEX, INTENTS, META, META_BIRTH, META_NEXT_FOLDER,
-    NODES, PENDING, PENDING_TOTALS, PINS,
+    BLOBS, CHAIN, DROPPED, FOLDERS, GENERATIONS, GRANTS, HEADS, INDEX, INTENTS, META, META_BIRTH,
+    META_NEXT_FOLDER, NODES, PENDING, PENDING_TOTALS, PINS,
 };
 use crate::snapshot::Snapshot;
 use crate::store::Store;
@@ -380,6 +380,8 @@ impl Store {
             tx.open_table(BLOBS)?
                 .retain(|place, ()| keys::blob_folder(place) != Some(key))?;
             tx.open_table(GENERATIONS)?
+                .retain_in((key.0, 0u64)..=(key.0, u64::MAX), |_, _| false)?;
+            tx.open_table(DROPPED)?
                 .retain_in((key.0, 0u64)..=(key.0, u64::MAX), |_, _| false)?;
             tx.open_table(PINS)?
                 .retain_in((key.0, 0u64)..=(key.0, u64::MAX), |_, _| false)?;

@@ -2,13 +2,14 @@
 //! on. Never removes a generation that it is not told to, and never touches a file.
 //!
 //! Why nothing needed can go: one bounded write transaction removes only what is not in [`Marks`], and first adds to
-//! them whatever heads and generations reach *in that transaction*. A commit that names nodes which it does not
-//! bring along (it has seen them in the database) holds a [`Lease`] from before it looked until it is written;
-//! no transaction of a sweep runs meanwhile.
+//! them whatever heads, generations and holds reach *in that transaction*. A commit that names nodes which it does not
+//! bring along (it has seen them in the database) holds a [`crate::Lease`] from before it looked until it is written;
+//! no transaction of a sweep runs meanwhile. Between two of them a node may be there of which a part is gone: then
+//! [`Snapshot::is_half_swept`].
 
 use std::collections::HashSet;
 use std::ops::Bound;
-use std::sync::{Mutex, MutexGuard};
+use std::time::Duration;
 
 use alike_core::digest::Digest;
 use alike_core::entry::{Entry, NamedEntry};
@@ -20,9 +21,9 @@ use redb::{ReadableTable, ReadableTableMetadata, Table, WriteTransaction};
 
 use crate::error::{Fault, StoreError};
 use crate::folders::{self, FolderKey};
-use crate::generations::Generation;
 use crate::index::{IndexRow, Intent};
-use crate::schema::{GENERATIONS, HEADS, NODES, PINS, SUMMARIES};
+use crate::leases::Alone;
+use crate::schema::{DROPPED, GENERATIONS, HEADS, META, META_SWEEPING, NODES, SUMMARIES};
 use crate::snapshot::Snapshot;
 use crate::store::Store;
 use crate::value;
@@ -63,9 +64,15 @@ fn short(digest: &Digest) -> u64 {
 }
 
 /// How far a sweep has come.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub struct Sweep {
     at: Stage,
+    /// Rows that one transaction looks at, at most.
+    look: usize,
+    /// How many summaries there were after the last step.
+    known: Option<u64>,
+    /// Some were written since they were looked at.
+    added: bool,
     /// Rows removed so far, and the bytes of their values.
     pub removed: u64,
     /// Bytes.
@@ -76,8 +83,8 @@ pub struct Sweep {
 enum Stage {
     /// Summaries above this digest are still to be looked at: before nodes, for they name some.
     Summaries(Option<[u8; 32]>),
-    /// The same for nodes; and how many summaries there were.
-    Nodes(Option<[u8; 32]>, u64),
+    /// The same for nodes.
+    Nodes(Option<[u8; 32]>),
     Done,
 }
 
@@ -87,40 +94,38 @@ impl Default for Stage {
     }
 }
 
+impl Default for Sweep {
+    fn default() -> Self {
+        Sweep::in_steps_of(LOOK)
+    }
+}
+
 impl Sweep {
+    /// One whose transactions look at no more than so many rows: a test's database is small.
+    pub fn in_steps_of(look: usize) -> Sweep {
+        Sweep {
+            at: Stage::default(),
+            look,
+            known: None,
+            added: false,
+            removed: 0,
+            freed: 0,
+        }
+    }
+
     /// Has everything been looked at?
     pub fn is_done(&self) -> bool {
         matches!(self.at, Stage::Done)
     }
 }
 
-/// While it lives, what is in the database is not swept, reached or not.
-#[derive(Debug)]
-pub struct Lease {
-    count: std::sync::Arc<Mutex<usize>>,
-}
-
-impl Drop for Lease {
-    fn drop(&mut self) {
-        *lock(&self.count) -= 1;
-    }
-}
-
-/// While it lives there is no [`Lease`], and whoever wants one waits: for one short step.
-#[derive(Debug)]
-pub struct Alone<'a>(#[expect(dead_code, reason = "it is held, not looked at")] MutexGuard<'a, usize>);
-
-fn lock(count: &Mutex<usize>) -> MutexGuard<'_, usize> {
-    count.lock().expect("nobody panics while he counts")
-}
-
-type Rows<'a> = (
+pub(crate) type Rows<'a> = (
     &'a dyn Fn(&Digest) -> Result<Option<Vec<u8>>, Fault>,
     &'a dyn Fn(&Digest) -> Result<Option<Summary>, Fault>,
 );
 
 /// A tree still to be walked.
-enum Root {
+pub(crate) enum Root {
     Content(Digest),
     State(Digest),
 }
@@ -133,7 +138,7 @@ impl Marks {
     }
 
     /// Adds everything below `roots` that is not there yet. Without recursion: a tree may be deep.
-    fn walk(&mut self, (node, summary): Rows<'_>, mut roots: Vec<Root>) -> Result<(), Fault> {
+    pub(crate) fn walk(&mut self, (node, summary): Rows<'_>, mut roots: Vec<Root>) -> Result<(), Fault> {
         while let Some(root) = roots.pop() {
             let (Root::Content(digest) | Root::State(digest)) = root;
             if !self.nodes.insert(digest) {
@@ -192,10 +197,12 @@ fn fixed_roots() -> Vec<Root> {
     ]
 }
 
+/// What heads and generations reach, and what somebody holds.
 fn roots_of(
     heads: &impl ReadableTable<u32, &'static [u8]>,
     generations: &impl ReadableTable<(u32, u64), &'static [u8]>,
     keep: &dyn Fn(FolderKey, u64) -> bool,
+    alone: Option<&Alone<'_>>,
 ) -> Result<(Vec<Root>, u64), Fault> {
     let mut roots = fixed_roots();
     let mut kept = 0;
@@ -208,23 +215,25 @@ fn roots_of(
         let (key, bytes) = row?;
         let (folder, number) = key.value();
         if keep(FolderKey(folder), number) {
-            let generation: Generation = value::decode("generations", bytes.value())?;
-            roots.push(Root::Content(generation.root));
-            roots.extend(generation.state.map(Root::State));
+            roots.extend(Root::of_generation(bytes.value())?);
             kept += 1;
         }
+    }
+    for held in alone.into_iter().flat_map(Alone::held) {
+        roots.push(Root::Content(held.root));
+        roots.extend(held.state.map(Root::State));
     }
     Ok((roots, kept))
 }
 
-fn node_in(
+pub(crate) fn node_in(
     table: &impl ReadableTable<&'static [u8; 32], &'static [u8]>,
     digest: &Digest,
 ) -> Result<Option<Vec<u8>>, Fault> {
     Ok(table.get(&digest.0)?.map(|bytes| bytes.value().to_vec()))
 }
 
-fn summary_in(
+pub(crate) fn summary_in(
     table: &impl ReadableTable<&'static [u8; 32], &'static [u8]>,
     digest: &Digest,
 ) -> Result<Option<Summary>, Fault> {
@@ -237,7 +246,7 @@ impl Snapshot {
     /// Marks what is reached; of generations, from those that `keep` names (by folder and number).
     pub fn mark(&self, keep: &dyn Fn(FolderKey, u64) -> bool) -> Result<Marks, StoreError> {
         let mut marks = Marks::default();
-        self.mark_more(&mut marks, keep)?;
+        self.mark_trees(&mut marks, keep, None)?;
         self.run(|| {
             for row in self.index.iter()? {
                 let row: IndexRow = value::decode("index", row?.1.value())?;
@@ -253,19 +262,24 @@ impl Snapshot {
         Ok(marks)
     }
 
-    /// Adds what heads and generations have come to reach since.
-    pub fn mark_more(
+    fn mark_trees(
         &self,
         marks: &mut Marks,
         keep: &dyn Fn(FolderKey, u64) -> bool,
+        alone: Option<&Alone<'_>>,
     ) -> Result<(), StoreError> {
         self.run(|| {
-            let (roots, kept) = roots_of(&self.heads, &self.generations, keep)?;
+            let (roots, kept) = roots_of(&self.heads, &self.generations, keep, alone)?;
             marks.generations = kept;
             let node = |digest: &Digest| node_in(&self.nodes, digest);
             let summary = |digest: &Digest| summary_in(&self.summaries, digest);
             marks.walk((&node, &summary), roots)
         })
+    }
+
+    /// Was a sweep cut off, or is under way, so that a node that nothing reaches may be there and not all below it?
+    pub fn is_half_swept(&self) -> Result<bool, StoreError> {
+        self.run(|| Ok(self.meta.get(META_SWEEPING)?.is_some()))
     }
 
     /// What a sweep with these marks would remove: rows, and bytes.
@@ -287,84 +301,97 @@ impl Snapshot {
 }
 
 impl Store {
-    /// To be held by whoever writes a commit that may name tree nodes it does not bring along, from before he looks
-    /// for them; and by whoever reads what a generation reached that may be dropped meanwhile.
-    pub fn lease(&self) -> Lease {
-        *lock(&self.leases) += 1;
-        Lease {
-            count: self.leases.clone(),
-        }
+    /// Adds what heads, generations and holds have come to reach since. `alone`: nobody begins to reach more while
+    /// that lives.
+    pub fn mark_more(&self, alone: &Alone<'_>, marks: &mut Marks) -> Result<(), StoreError> {
+        self.snapshot()?.mark_trees(marks, &|_, _| true, Some(alone))
     }
 
-    /// Keeps leases away for one short step; `None` while there is one.
-    pub fn alone(&self) -> Option<Alone<'_>> {
-        let count = lock(&self.leases);
-        (*count == 0).then_some(Alone(count))
-    }
-
-    /// Removes generations of a folder; what they alone reach is for a sweep. Not the newest: it says what HEAD
-    /// was last. How many were there?
-    pub fn drop_generations(&self, folder: FolderKey, numbers: &[u64]) -> Result<u64, StoreError> {
-        self.write_anyway(|tx| {
-            let mut table = tx.open_table(GENERATIONS)?;
-            let newest = table
-                .range((folder.0, 0)..=(folder.0, u64::MAX))?
-                .next_back()
-                .transpose()?
-                .map(|row| row.0.value().1);
-            let pins = tx.open_table(PINS)?;
-            let mut dropped = 0;
-            for number in numbers.iter().filter(|n| Some(**n) != newest) {
-                // Pinned since somebody decided.
-                if pins.get((folder.0, *number))?.is_some() {
-                    continue;
-                }
-                dropped += u64::from(table.remove((folder.0, *number))?.is_some());
-            }
-            Ok(dropped)
-        })
-    }
-
-    /// One bounded transaction of a sweep. `false`: somebody holds a lease; nothing was done.
-    pub fn sweep(&self, marks: &mut Marks, sweep: &mut Sweep) -> Result<bool, StoreError> {
-        let Some(_alone) = self.alone() else {
+    /// One bounded transaction of a sweep. `false`: somebody has held a lease for all of `patience`; nothing was done.
+    pub fn sweep(
+        &self,
+        marks: &mut Marks,
+        sweep: &mut Sweep,
+        patience: Duration,
+    ) -> Result<bool, StoreError> {
+        let Some(alone) = self.alone(patience) else {
             return Ok(false);
         };
         // What frees space is done from the reserve.
-        let after = self.write_anyway(|tx| step(tx, marks, *sweep))?;
+        let after = self.write_anyway(|tx| step(tx, &alone, marks, *sweep))?;
         *sweep = after;
         Ok(true)
     }
 }
 
-fn step(tx: &WriteTransaction, marks: &mut Marks, mut sweep: Sweep) -> Result<Sweep, Fault> {
-    let mut nodes = tx.open_table(NODES)?;
-    let mut summaries = tx.open_table(SUMMARIES)?;
-    let (roots, kept) = roots_of(&tx.open_table(HEADS)?, &tx.open_table(GENERATIONS)?, &|_, _| true)?;
+/// Adds to `marks` what anything reaches as the transaction sees it.
+pub(crate) fn mark_in(tx: &WriteTransaction, alone: &Alone<'_>, marks: &mut Marks) -> Result<(), Fault> {
+    let (nodes, summaries) = (tx.open_table(NODES)?, tx.open_table(SUMMARIES)?);
+    let (heads, generations) = (tx.open_table(HEADS)?, tx.open_table(GENERATIONS)?);
+    let (roots, kept) = roots_of(&heads, &generations, &|_, _| true, Some(alone))?;
     marks.generations = kept;
     marks.walk(
         (&|d: &Digest| node_in(&nodes, d), &|d: &Digest| {
             summary_in(&summaries, d)
         }),
         roots,
-    )?;
+    )
+}
+
+/// The same for generations that were let go of: their nodes say what else is to go.
+fn mark_dropped_in(tx: &WriteTransaction, marks: &mut Marks) -> Result<(), Fault> {
+    let (nodes, summaries) = (tx.open_table(NODES)?, tx.open_table(SUMMARIES)?);
+    let mut roots = Vec::new();
+    for row in tx.open_table(DROPPED)?.iter()? {
+        roots.extend(Root::of_generation(row?.1.value())?);
+    }
+    marks.walk(
+        (&|d: &Digest| node_in(&nodes, d), &|d: &Digest| {
+            summary_in(&summaries, d)
+        }),
+        roots,
+    )
+}
+
+fn step(
+    tx: &WriteTransaction,
+    alone: &Alone<'_>,
+    marks: &mut Marks,
+    mut sweep: Sweep,
+) -> Result<Sweep, Fault> {
+    mark_in(tx, alone, marks)?;
+    mark_dropped_in(tx, marks)?;
+    let mut nodes = tx.open_table(NODES)?;
+    let mut summaries = tx.open_table(SUMMARIES)?;
+    let look = sweep.look;
+    // A summary that was written since and is not reached any more names nodes that go: it goes before them.
+    let known = summaries.len()?;
+    sweep.added |= sweep.known.is_some_and(|before| before != known);
     sweep.at = match sweep.at {
-        Stage::Summaries(from) => match pass(&mut summaries, marks, from, LOOK, &mut sweep)? {
+        Stage::Summaries(from) => match pass(&mut summaries, marks, from, look, &mut sweep)? {
             Some(last) => Stage::Summaries(Some(last)),
-            None => Stage::Nodes(None, summaries.len()?),
+            None => Stage::Nodes(None),
         },
-        Stage::Nodes(from, known) => {
-            // A summary that was written since and is not reached any more names nodes that go now: it goes first.
-            if summaries.len()? != known {
+        Stage::Nodes(from) => {
+            if sweep.added {
                 pass(&mut summaries, marks, None, usize::MAX, &mut sweep)?;
+                sweep.added = false;
             }
-            match pass(&mut nodes, marks, from, LOOK, &mut sweep)? {
-                Some(last) => Stage::Nodes(Some(last), summaries.len()?),
-                None => Stage::Done,
+            let mut meta = tx.open_table(META)?;
+            match pass(&mut nodes, marks, from, look, &mut sweep)? {
+                Some(last) => {
+                    meta.insert(META_SWEEPING, 1)?;
+                    Stage::Nodes(Some(last))
+                }
+                None => {
+                    meta.remove(META_SWEEPING)?;
+                    Stage::Done
+                }
             }
         }
         Stage::Done => Stage::Done,
     };
+    sweep.known = Some(summaries.len()?);
     Ok(sweep)
 }
 
@@ -382,7 +409,7 @@ fn pass(
     let mut last = None;
     for (looked, row) in table.range::<&[u8; 32]>((lower, Bound::Unbounded))?.enumerate() {
         let (key, bytes) = row?;
-        if looked == limit || gone.len() == limit / REMOVE {
+        if looked == limit || gone.len() == (limit / REMOVE).max(1) {
             break;
         }
         let key = *key.value();

@@ -13,6 +13,7 @@ use std::ops::Bound;
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
 
 use alike_core::digest::Digest;
 use redb::{ReadableDatabase, ReadableTable, WriteTransaction};
@@ -22,14 +23,19 @@ use crate::schema::PACKED;
 use crate::snapshot::Snapshot;
 use crate::store::Store;
 
+mod sweep;
+
+pub use sweep::PackSweep;
+
 /// Contents over this (bytes) are not packed.
 pub const MAX_PACKED: usize = 64 * 1024;
 /// A pack that has grown over this (bytes) gets no more: what is collected is whole packs.
 const ROLL: u64 = 64 * 1024 * 1024;
-/// Contents that were appended and are in no commit yet, at most; over that, the oldest are forgotten (waste).
+/// Contents that were appended and are in no commit yet, at most; over that they are forgotten (waste).
 const MAX_FRESH: usize = 1 << 17;
-/// Rows changed in one transaction at most.
-const MAX_ROWS: usize = 5_000;
+/// What no commit has named for so long was overtaken. A commit follows what was read for it by seconds, by minutes
+/// where the disk is slow.
+const OVERTAKEN: Duration = Duration::from_secs(60 * 60);
 /// Bytes of a page of memory, or a part of one.
 const PAGE: u64 = 64 * 1024;
 /// Appended bytes that are written together.
@@ -57,9 +63,32 @@ pub(crate) struct Packs {
 struct State {
     open: Option<Open>,
     /// Appended, and in no commit yet.
-    fresh: HashMap<Digest, PackPlace>,
-    /// Those that were so at the last sweep already.
-    aged: HashSet<Digest>,
+    fresh: HashMap<Digest, (PackPlace, Instant)>,
+    /// Packs that a commit in flight names, once for each.
+    naming: Vec<u32>,
+    /// Contents that a commit to come may name, and that were not appended because they are there: these stay there.
+    relied: HashMap<Digest, Instant>,
+    /// Collections under way, and what commits have named since they began: it was marked, or not, before it came to be
+    /// what is on disk.
+    collecting: usize,
+    lately: HashSet<Digest>,
+}
+
+impl State {
+    fn rely(&mut self, digest: Digest) {
+        if self.relied.len() >= MAX_FRESH {
+            self.relied.clear();
+        }
+        self.relied.insert(digest, Instant::now());
+    }
+}
+
+/// What a commit takes with it.
+#[derive(Default)]
+pub(crate) struct Taken {
+    /// Rows to write: the bytes are durable.
+    pub(crate) packed: Vec<(Digest, PackPlace)>,
+    relied: Vec<Digest>,
 }
 
 struct Open {
@@ -185,6 +214,28 @@ impl Packs {
         Ok(())
     }
 
+    /// The same as [`Packs::sync`], while others append.
+    fn sync_beside(&self, mut state: MutexGuard<'_, State>) -> io::Result<()> {
+        // Packs that were open before were made durable when they were full.
+        let Some(open) = state.open.as_mut() else {
+            return Ok(());
+        };
+        open.flush()?;
+        if !open.dirty {
+            return Ok(());
+        }
+        let (number, len, file) = (open.number, open.len, open.file.clone());
+        drop(state);
+        file.sync_data()?;
+        let mut state = self.state();
+        if let Some(open) = state.open.as_mut()
+            && (open.number, open.len) == (number, len)
+        {
+            open.dirty = false;
+        }
+        Ok(())
+    }
+
     /// The file of a pack, for reading.
     fn reading(&self, number: u32) -> io::Result<Arc<File>> {
         let mut reading = self.reading.lock().expect("nobody panics while he opens");
@@ -226,52 +277,67 @@ impl Packs {
         }
     }
 
-    /// What of `digests` was appended and is in no commit yet; durable from here on.
-    pub(crate) fn take_fresh<'a>(
-        &self,
-        digests: impl Iterator<Item = &'a Digest>,
-    ) -> io::Result<Vec<(Digest, PackPlace)>> {
+    /// What of `digests` was appended and is in no commit yet; durable from here on. [`Packs::committed`] must follow.
+    pub(crate) fn take_fresh<'a>(&self, digests: impl Iterator<Item = &'a Digest>) -> io::Result<Taken> {
         let mut state = self.state();
-        if state.fresh.is_empty() {
-            return Ok(Vec::new());
-        }
-        let found: Vec<_> = digests
-            .filter_map(|digest| state.fresh.remove_entry(digest))
-            .collect();
-        if found.is_empty() {
-            return Ok(found);
-        }
-        // Packs that were open before were made durable when they were full.
-        let Some(open) = state.open.as_mut() else {
-            return Ok(found);
-        };
-        open.flush()?;
-        let (number, len, file) = (open.number, open.len, open.file.clone());
-        if open.dirty {
-            // Others append meanwhile.
-            drop(state);
-            file.sync_data()?;
-            let mut state = self.state();
-            if let Some(open) = state.open.as_mut()
-                && (open.number, open.len) == (number, len)
-            {
-                open.dirty = false;
+        let mut taken = Taken::default();
+        for digest in digests {
+            if let Some((digest, (place, _))) = state.fresh.remove_entry(digest) {
+                taken.packed.push((digest, place));
+            } else if state.relied.contains_key(digest) {
+                taken.relied.push(*digest);
+            }
+            if state.collecting > 0 {
+                state.lately.insert(*digest);
             }
         }
-        Ok(found)
+        // Before anybody else has a turn: a pack that is about to be named must not go.
+        state.naming.extend(taken.packed.iter().map(|(_, place)| place.0));
+        if taken.packed.is_empty() {
+            return Ok(taken);
+        }
+        if let Err(error) = self.sync_beside(state) {
+            self.committed(taken, false);
+            return Err(error);
+        }
+        Ok(taken)
     }
 
-    /// Ends the open pack: the next append begins another. All packs, and those that a commit to come may name.
-    fn settle(&self) -> io::Result<(HashMap<u32, u64>, HashSet<u32>)> {
+    /// The commit that took these is there, or not.
+    pub(crate) fn committed(&self, mut taken: Taken, done: bool) {
+        if taken.packed.is_empty() && taken.relied.is_empty() {
+            return;
+        }
+        let mut state = self.state();
+        for (_, place) in &taken.packed {
+            if let Some(at) = state.naming.iter().position(|number| *number == place.0) {
+                state.naming.swap_remove(at);
+            }
+        }
+        if !done {
+            back(&mut state, &mut taken);
+            return;
+        }
+        for digest in &taken.relied {
+            state.relied.remove(digest);
+        }
+        if state.collecting > 0 {
+            let packed = taken.packed.iter().map(|(digest, _)| *digest);
+            state.lately.extend(packed.chain(taken.relied));
+        }
+    }
+
+    /// Ends the open pack: the next append begins another. All packs, but for those that a commit to come may name.
+    fn settle(&self) -> io::Result<Vec<(u32, u64)>> {
         let mut state = self.state();
         self.sync(&mut state)?;
         state.open = None;
-        // What no commit has named for so long was overtaken.
-        let aged = std::mem::take(&mut state.aged);
-        state.fresh.retain(|digest, _| !aged.contains(digest));
-        state.aged = state.fresh.keys().copied().collect();
-        let fresh = state.fresh.values().map(|place| place.0).collect();
-        Ok((self.list()?.into_iter().collect(), fresh))
+        state.fresh.retain(|_, (_, since)| since.elapsed() < OVERTAKEN);
+        state.relied.retain(|_, since| since.elapsed() < OVERTAKEN);
+        let named: HashSet<u32> = state.fresh.values().map(|(place, _)| place.0).collect();
+        let mut all = self.list()?;
+        all.retain(|(number, _)| !named.contains(number) && !state.naming.contains(number));
+        Ok(all)
     }
 
     fn remove(&self, number: u32) -> io::Result<()> {
@@ -293,13 +359,28 @@ impl Packs {
     }
 }
 
-/// What a sweep of the packs came to.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct PackSweep {
-    /// Contents that went.
-    pub removed: u64,
-    /// Bytes by which the packs became shorter.
-    pub freed: u64,
+/// A commit that takes nothing.
+fn back(state: &mut State, taken: &mut Taken) {
+    let now = Instant::now();
+    let packed = taken.packed.drain(..);
+    state
+        .fresh
+        .extend(packed.map(|(digest, place)| (digest, (place, now))));
+}
+
+/// While it lives, what commits name is not let go of by a sweep of the packs, whatever it was marked as before.
+pub struct Collecting<'a>(Option<&'a Packs>);
+
+impl Drop for Collecting<'_> {
+    fn drop(&mut self) {
+        if let Some(packs) = self.0 {
+            let mut state = packs.state();
+            state.collecting -= 1;
+            if state.collecting == 0 {
+                state.lately = HashSet::new();
+            }
+        }
+    }
 }
 
 /// Rows for contents whose bytes are durable.
@@ -327,13 +408,25 @@ impl Store {
         let Some(packs) = self.packs.as_ref().filter(|_| content.len() <= MAX_PACKED) else {
             return Ok(());
         };
-        if content.is_empty() || packs.state().fresh.contains_key(digest) {
+        if content.is_empty() {
             return Ok(());
         }
+        let mut state = packs.state();
+        if let Some((_, since)) = state.fresh.get_mut(digest) {
+            *since = Instant::now();
+            return Ok(());
+        }
+        // Before the look: a sweep may be about to let go of it.
+        state.rely(*digest);
+        drop(state);
         if self.pack_place(digest)?.is_some() {
             return Ok(());
         }
         let mut state = packs.state();
+        state.relied.remove(digest);
+        if state.fresh.contains_key(digest) {
+            return Ok(());
+        }
         // Asked once a buffer: it takes as long as the rest.
         let is_full = state.open.as_ref().is_none_or(|open| open.buffer.len() >= BUFFER);
         if is_full && !packs.has_room() {
@@ -345,7 +438,7 @@ impl Store {
         let place = packs
             .append(&mut state, digest, content)
             .map_err(|source| io_error("packing into", &packs.dir, source))?;
-        state.fresh.insert(*digest, place);
+        state.fresh.insert(*digest, (place, Instant::now()));
         Ok(())
     }
 
@@ -355,6 +448,20 @@ impl Store {
             let table = db.begin_read()?.open_table(PACKED)?;
             Ok(table.get(&digest.0)?.map(|row| row.value()))
         })
+    }
+
+    /// Has somebody found this content packed, who may commit it yet?
+    pub fn is_relied(&self, digest: &Digest) -> bool {
+        let packs = self.packs.as_ref();
+        packs.is_some_and(|packs| packs.state().relied.contains_key(digest))
+    }
+
+    /// To be held by a collection, from before it marks anything.
+    pub fn collecting(&self) -> Collecting<'_> {
+        if let Some(packs) = &self.packs {
+            packs.state().collecting += 1;
+        }
+        Collecting(self.packs.as_ref())
     }
 
     /// A packed content, verified; `None` if it is not packed, or damaged.
@@ -373,110 +480,6 @@ impl Store {
             }
         }
         Ok(None)
-    }
-
-    /// Lets go of packed contents that `goes` names (by digest, and seconds since their pack was written to), and
-    /// writes packs anew of which half is waste. A content that is packed again in this very moment may lose that: then
-    /// it has no past but what others keep of it.
-    pub fn sweep_packs(&self, goes: &dyn Fn(&Digest, u64) -> bool) -> Result<PackSweep, StoreError> {
-        let Some(packs) = &self.packs else {
-            return Ok(PackSweep::default());
-        };
-        let io = |source| io_error("sweeping", &packs.dir, source);
-        let before = self.packs_bytes();
-        let (old, fresh) = packs.settle().map_err(io)?;
-        let ages: HashMap<u32, u64> = old.keys().map(|number| (*number, packs.age(*number))).collect();
-        let mut live: HashMap<u32, Vec<(Digest, PackPlace)>> = HashMap::new();
-        let mut gone = Vec::new();
-        let snapshot = self.snapshot()?;
-        snapshot.run(|| {
-            for row in snapshot.packed.iter()? {
-                let (key, place) = row?;
-                let (digest, place) = (Digest(*key.value()), place.value());
-                match ages.get(&place.0) {
-                    Some(age) if goes(&digest, *age) => gone.push(digest),
-                    Some(_) => live.entry(place.0).or_default().push((digest, place)),
-                    None => {}
-                }
-            }
-            Ok(())
-        })?;
-        drop(snapshot);
-        for part in gone.chunks(MAX_ROWS) {
-            self.write_anyway(|tx| {
-                let mut table = tx.open_table(PACKED)?;
-                for digest in part {
-                    table.remove(&digest.0)?;
-                }
-                Ok(())
-            })?;
-        }
-        for (number, len) in old.into_iter().filter(|(number, _)| !fresh.contains(number)) {
-            let live = live.remove(&number).unwrap_or_default();
-            let bytes: u64 = live.iter().map(|(_, place)| u64::from(place.2) + HEADER).sum();
-            if bytes * 2 > len {
-                continue;
-            }
-            self.pack_again(packs, &live)?;
-            packs.remove(number).map_err(io)?;
-        }
-        Ok(PackSweep {
-            removed: gone.len() as u64,
-            freed: before.saturating_sub(self.packs_bytes()),
-        })
-    }
-
-    /// What [`Store::sweep_packs`] would let go of: contents, and their bytes.
-    pub fn packs_waste(&self, goes: &dyn Fn(&Digest, u64) -> bool) -> Result<(u64, u64), StoreError> {
-        let Some(packs) = &self.packs else {
-            return Ok((0, 0));
-        };
-        let mut ages: HashMap<u32, u64> = HashMap::new();
-        let snapshot = self.snapshot()?;
-        snapshot.run(|| {
-            let (mut contents, mut bytes) = (0, 0);
-            for row in snapshot.packed.iter()? {
-                let (key, place) = row?;
-                let (number, _, len) = place.value();
-                let age = *ages.entry(number).or_insert_with(|| packs.age(number));
-                if goes(&Digest(*key.value()), age) {
-                    contents += 1;
-                    bytes += u64::from(len) + HEADER;
-                }
-            }
-            Ok((contents, bytes))
-        })
-    }
-
-    /// Appends contents once more, and lets their rows name that. One that is damaged loses its row.
-    fn pack_again(&self, packs: &Packs, live: &[(Digest, PackPlace)]) -> Result<(), StoreError> {
-        let io = |source| io_error("writing anew a pack in", &packs.dir, source);
-        let mut moved = Vec::with_capacity(live.len());
-        for (digest, place) in live {
-            let content = packs.read(digest, *place).map_err(io)?;
-            let to = match content {
-                Some(content) => Some(packs.append(&mut packs.state(), digest, &content).map_err(io)?),
-                None => None,
-            };
-            moved.push((digest, *place, to));
-        }
-        packs.sync(&mut packs.state()).map_err(io)?;
-        for part in moved.chunks(MAX_ROWS) {
-            self.write_anyway(|tx| {
-                let mut table = tx.open_table(PACKED)?;
-                for (digest, from, to) in part {
-                    if table.get(&digest.0)?.map(|row| row.value()) != Some(*from) {
-                        continue;
-                    }
-                    match to {
-                        Some(to) => drop(table.insert(&digest.0, *to)?),
-                        None => drop(table.remove(&digest.0)?),
-                    }
-                }
-                Ok(())
-            })?;
-        }
-        Ok(())
     }
 
     /// Looks at every packed content: `seen` gets its digest, its bytes, and whether they are good; `false` ends it.

@@ -15,7 +15,7 @@ pub const VERSION: u64 = 5;
 
 type Table<K, V> = TableDefinition<'static, K, V>;
 
-/// [`META_VERSION`], [`META_NEXT_FOLDER`] and [`META_BIRTH`].
+/// [`META_VERSION`], [`META_NEXT_FOLDER`], [`META_BIRTH`] and [`META_SWEEPING`].
 pub(crate) const META: Table<&str, u64> = TableDefinition::new("meta");
 /// The database's version.
 pub(crate) const META_VERSION: &str = "version";
@@ -23,6 +23,8 @@ pub(crate) const META_VERSION: &str = "version";
 pub(crate) const META_NEXT_FOLDER: &str = "next_folder";
 /// Where the replica ids in here were made: see [`crate::Store::check_birth`].
 pub(crate) const META_BIRTH: &str = "birth";
+/// There if a sweep has removed some nodes and not yet all: see [`crate::Snapshot::is_half_swept`].
+pub(crate) const META_SWEEPING: &str = "sweeping";
 
 /// Digest of a tree node → its bytes. State and content trees have digests of different domains.
 pub(crate) const NODES: Table<&[u8; 32], &[u8]> = TableDefinition::new("nodes");
@@ -47,6 +49,10 @@ pub(crate) const PENDING_TOTALS: Table<u32, (u64, u128)> = TableDefinition::new(
 pub(crate) const INTENTS: Table<&[u8], &[u8]> = TableDefinition::new("intents");
 /// Folder and number → a generation. A row here ⇒ its trees are in [`NODES`].
 pub(crate) const GENERATIONS: Table<(u32, u64), &[u8]> = TableDefinition::new("generations");
+
+/// Folder and number → a generation that was let go of, as it was in [`GENERATIONS`], until what only it reached is
+/// gone. A row here ⇒ its trees are in [`NODES`].
+pub(crate) const DROPPED: Table<(u32, u64), &[u8]> = TableDefinition::new("dropped");
 
 /// Folder and number of generations that are kept from gc; their rows are in [`GENERATIONS`].
 pub(crate) const PINS: Table<(u32, u64), ()> = TableDefinition::new("pins");
@@ -99,6 +105,7 @@ fn create(db: &Database) -> Result<(), Fault> {
         tx.open_table(PENDING_TOTALS)?;
         tx.open_table(INTENTS)?;
         tx.open_table(GENERATIONS)?;
+        tx.open_table(DROPPED)?;
         tx.open_table(PINS)?;
         tx.open_table(PACKED)?;
         tx.open_table(DEVICES)?;

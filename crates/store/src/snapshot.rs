@@ -13,6 +13,7 @@ use crate::schema;
 /// turn, not for ever.
 pub struct Snapshot {
     path: Arc<Path>,
+    pub(crate) meta: ReadOnlyTable<&'static str, u64>,
     pub(crate) nodes: ReadOnlyTable<&'static [u8; 32], &'static [u8]>,
     pub(crate) summaries: ReadOnlyTable<&'static [u8; 32], &'static [u8]>,
     pub(crate) folders: ReadOnlyTable<u32, &'static [u8]>,
@@ -24,6 +25,7 @@ pub struct Snapshot {
     pub(crate) pending_totals: ReadOnlyTable<u32, (u64, u128)>,
     pub(crate) intents: ReadOnlyTable<&'static [u8], &'static [u8]>,
     pub(crate) generations: ReadOnlyTable<(u32, u64), &'static [u8]>,
+    pub(crate) dropped: ReadOnlyTable<(u32, u64), &'static [u8]>,
     pub(crate) pins: ReadOnlyTable<(u32, u64), ()>,
     pub(crate) packed: ReadOnlyTable<&'static [u8; 32], (u32, u64, u32)>,
 }
@@ -34,6 +36,7 @@ impl Snapshot {
         let tx = db.begin_read()?;
         Ok(Snapshot {
             path: path.clone(),
+            meta: tx.open_table(schema::META)?,
             nodes: tx.open_table(schema::NODES)?,
             summaries: tx.open_table(schema::SUMMARIES)?,
             folders: tx.open_table(schema::FOLDERS)?,
@@ -45,6 +48,7 @@ impl Snapshot {
             pending_totals: tx.open_table(schema::PENDING_TOTALS)?,
             intents: tx.open_table(schema::INTENTS)?,
             generations: tx.open_table(schema::GENERATIONS)?,
+            dropped: tx.open_table(schema::DROPPED)?,
             pins: tx.open_table(schema::PINS)?,
             packed: tx.open_table(schema::PACKED)?,
         })

@@ -5,11 +5,12 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::panic::catch_unwind;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, RwLock};
+use std::sync::{Arc, RwLock};
 
 use redb::{Builder, CompactionError, Database, DatabaseError, StorageBackend, WriteTransaction};
 
 use crate::error::{Fault, StoreError};
+use crate::leases::Leases;
 use crate::packs::Packs;
 use crate::schema;
 use crate::snapshot::Snapshot;
@@ -35,8 +36,7 @@ pub struct Store {
     path: Arc<Path>,
     /// The state directory; `None` if the database is elsewhere.
     dir: Option<PathBuf>,
-    /// How many hold a [`crate::Lease`].
-    pub(crate) leases: Arc<Mutex<usize>>,
+    pub(crate) leases: Leases,
     /// `None` if the database is elsewhere.
     pub(crate) packs: Option<Packs>,
 }
@@ -65,7 +65,7 @@ impl Store {
             path,
             packs: Some(Packs::new(dir)),
             dir: Some(dir.to_owned()),
-            leases: Arc::default(),
+            leases: Leases::default(),
         })
     }
 
@@ -76,9 +76,15 @@ impl Store {
             db: RwLock::new(prepared(path, |builder| builder.create_with_backend(backend))?),
             path: path.into(),
             dir: None,
-            leases: Arc::default(),
+            leases: Leases::default(),
             packs: None,
         })
+    }
+
+    /// The same, with packs in the directory `home`.
+    pub fn with_packs(mut self, home: &Path) -> Store {
+        self.packs = Some(Packs::new(home));
+        self
     }
 
     /// The database's file.

@@ -124,6 +124,16 @@ mod armed {
         "repair.begin",
         "repair.moved",
         "repair.done",
+        // A collection.
+        "gc.begin",
+        "gc.dropped",
+        "gc.marked",
+        "gc.packs",
+        "gc.objects",
+        "gc.forget",
+        "gc.nodes",
+        "gc.compact",
+        "gc.end",
         // The engine's own life.
         "engine.opened",
         "engine.born",

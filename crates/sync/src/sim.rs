@@ -10,7 +10,7 @@ mod check;
 mod disk;
 mod foreign;
 mod machine;
-mod medium;
+pub(crate) mod medium;
 mod net;
 mod regressions;
 pub(crate) mod rng;

@@ -2,6 +2,7 @@
 //! What anything reaches is there afterwards, and after a whole gc nothing else is. Crashes are in `crash`.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use alike_core::digest::Digest;
 use alike_core::entry::{Entry, NamedEntry};
@@ -144,8 +145,29 @@ fn commit(random: &mut Lcg, number: u64, generation: bool) -> Commit {
     commit
 }
 
+/// A directory that has a summary is whole, and while no sweep is half done every node that is there.
+fn assert_whole(see: &Snapshot, written: &BTreeSet<Digest>, states: &BTreeSet<Digest>) {
+    for digest in states {
+        if see.summary(digest).unwrap().is_some() {
+            state(see, *digest, &mut BTreeSet::new());
+        }
+    }
+    for digest in written {
+        if !see.is_half_swept().unwrap() && see.has_node(digest).unwrap() {
+            match tree::decode::<StateEntry>(&see.node(digest).unwrap().unwrap()) {
+                Ok(_) if states.contains(digest) => state(see, *digest, &mut BTreeSet::new()),
+                _ => {}
+            }
+        }
+    }
+}
+
 /// Leaves out of a commit what the database has, as a pull and a merge do.
 fn thin(see: &Snapshot, commit: &mut Commit) {
+    // What is there may be in parts.
+    if see.is_half_swept().unwrap() {
+        return;
+    }
     let roots: Vec<Digest> = commit
         .head
         .iter()
@@ -167,6 +189,7 @@ fn reached(see: &Snapshot, folders: &[FolderKey]) -> BTreeSet<Digest> {
         let head = see.head(*folder).unwrap();
         content(see, head.summary.root, &mut out);
         head.state.root.into_iter().for_each(|s| state(see, s, &mut out));
+        see.mark_dropped(&|_, _| true).unwrap();
         for generation in see.generations(*folder, usize::MAX).unwrap() {
             content(see, generation.root, &mut out);
             generation.state.into_iter().for_each(|s| state(see, s, &mut out));
@@ -190,10 +213,12 @@ fn what_anything_reaches_stays_and_the_rest_goes() {
         let folders = [fixture.folder, store.add_folder(new_folder(2)).unwrap().key];
         let mut numbers = BTreeMap::from(folders.map(|f| (f, 0)));
         let mut written: BTreeSet<Digest> = BTreeSet::new();
+        // State trees.
+        let mut seen: BTreeSet<Digest> = BTreeSet::new();
         let mut gc: Option<(Marks, Sweep)> = None;
         // A merge that has looked at the database, and will commit on that.
         let mut merging: Option<(Lease, FolderKey, Commit)> = None;
-        for _ in 0..60 {
+        for step in 0..60 {
             let folder = folders[random.below(2)];
             match random.below(8) {
                 0..=2 => {
@@ -202,12 +227,14 @@ fn what_anything_reaches_stays_and_the_rest_goes() {
                     let generation = random.below(2) == 0;
                     let commit = commit(&mut random, *n, generation);
                     written.extend(commit.nodes.iter().map(|n| n.0));
+                    seen.extend(commit.summaries.iter().map(|s| s.0));
                     store.commit(folder, commit).unwrap();
                 }
                 3 if merging.is_none() => {
                     let lease = store.lease();
                     let mut commit = commit(&mut random, 0, false);
                     written.extend(commit.nodes.iter().map(|n| n.0));
+                    seen.extend(commit.summaries.iter().map(|s| s.0));
                     thin(&fixture.see(), &mut commit);
                     merging = Some((lease, folder, commit));
                 }
@@ -224,10 +251,10 @@ fn what_anything_reaches_stays_and_the_rest_goes() {
                     assert_eq!(fixture.see().generations(folder, 1).unwrap(), newest);
                 }
                 _ => {
-                    let (mut marks, mut sweep) = gc
-                        .take()
-                        .unwrap_or_else(|| (fixture.see().mark(&|_, _| true).unwrap(), Sweep::default()));
-                    let swept = store.sweep(&mut marks, &mut sweep).unwrap();
+                    let (mut marks, mut sweep) = gc.take().unwrap_or_else(|| {
+                        (fixture.see().mark(&|_, _| true).unwrap(), Sweep::in_steps_of(9))
+                    });
+                    let swept = store.sweep(&mut marks, &mut sweep, Duration::ZERO).unwrap();
                     assert_eq!(swept, merging.is_none(), "never while somebody holds a lease");
                     if !sweep.is_done() {
                         gc = Some((marks, sweep));
@@ -235,15 +262,22 @@ fn what_anything_reaches_stays_and_the_rest_goes() {
                 }
             }
             reached(&fixture.see(), &folders);
+            if step % 5 == 0 {
+                assert_whole(&fixture.see(), &written, &seen);
+            }
         }
         if let Some((_lease, folder, commit)) = merging.take() {
             store.commit(folder, commit).unwrap();
         }
+        let gone = fixture.see().dropped().unwrap();
+        store
+            .forget_dropped(&store.alone(Duration::ZERO).unwrap(), &gone)
+            .unwrap();
         let mut marks = fixture.see().mark(&|_, _| true).unwrap();
         let foreseen = fixture.see().unmarked(&marks).unwrap();
         let mut sweep = Sweep::default();
         while !sweep.is_done() {
-            assert!(store.sweep(&mut marks, &mut sweep).unwrap());
+            assert!(store.sweep(&mut marks, &mut sweep, Duration::ZERO).unwrap());
         }
         assert_eq!((sweep.removed, sweep.freed), foreseen, "a dry run says what goes");
         let see = fixture.see();

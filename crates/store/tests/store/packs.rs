@@ -1,6 +1,7 @@
 //! Packs: what is in them after commits, crashes in the middle and sweeps. Never looks into a pack.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use alike_core::digest::Digest;
 use alike_core::record::Value;
@@ -26,6 +27,21 @@ fn put(fixture: &Fixture, name: &str, content: &[u8]) {
 
 fn packed(fixture: &Fixture, content: &[u8]) -> Option<Vec<u8>> {
     fixture.store.packed(&Digest::of(content)).unwrap()
+}
+
+/// Lets go of these; nothing in here is reached by a tree.
+fn sweep(store: &Store, gone: &BTreeSet<Digest>) -> PackSweep {
+    let mut marks = Marks::default();
+    let mut sweep = PackSweep::default();
+    while !sweep.is_done() {
+        let goes = |_: &Marks, digest: &Digest, _| gone.contains(digest);
+        assert!(
+            store
+                .sweep_packs(&mut marks, &goes, &mut sweep, Duration::ZERO)
+                .unwrap()
+        );
+    }
+    sweep
 }
 
 #[test]
@@ -94,7 +110,7 @@ fn what_is_kept_outlives_every_sweep() {
                     kept.retain(|digest, _| !gone.contains(digest));
                     let before = fixture.store.packs_bytes();
                     let (contents, _) = fixture.store.packs_waste(&|d, _| gone.contains(d)).unwrap();
-                    let swept = fixture.store.sweep_packs(&|d, _| gone.contains(d)).unwrap();
+                    let swept = sweep(&fixture.store, &gone);
                     assert_eq!(swept.removed, contents, "seed {seed}");
                     assert_eq!(swept.freed, before - fixture.store.packs_bytes(), "seed {seed}");
                     assert!(gone.iter().all(|d| fixture.store.packed(d).unwrap().is_none()));
@@ -109,6 +125,39 @@ fn what_is_kept_outlives_every_sweep() {
             }
         }
     }
+}
+
+/// Whoever has hashed a file commits it a little later, or fails to and tries again; sweeps in between leave him his pack.
+#[test]
+fn sweeps_between_hashing_and_committing_cost_nothing() {
+    let fixture = fixture();
+    put(&fixture, "old", b"old");
+    fixture.store.pack(&Digest::of(b"new"), b"new").unwrap();
+    fixture.store.pack(&Digest::of(b"old"), b"old").unwrap();
+    let row = |content: &[u8]| Commit {
+        index_put: vec![(path(b"f"), row(file(content)))],
+        ..Commit::default()
+    };
+    for _ in 0..3 {
+        assert!(fixture.store.commit(FolderKey(99), row(b"new")).is_err());
+        let swept = sweep(&fixture.store, &[Digest::of(b"old")].into());
+        assert_eq!((swept.removed, swept.spared), (0, 1));
+    }
+    fixture.commit(row(b"new"));
+    fixture.commit(row(b"old"));
+    assert_eq!(packed(&fixture, b"new").unwrap(), b"new");
+    assert_eq!(packed(&fixture, b"old").unwrap(), b"old");
+    // Committed, it can go.
+    assert_eq!(sweep(&fixture.store, &[Digest::of(b"old")].into()).removed, 1);
+    assert_eq!(packed(&fixture, b"new").unwrap(), b"new");
+    // What is committed while a collection is under way stays until the next.
+    let fixture = fixture.reopen();
+    let collecting = fixture.store.collecting();
+    fixture.commit(row(b"new"));
+    assert_eq!(sweep(&fixture.store, &[Digest::of(b"new")].into()).removed, 0);
+    drop(collecting);
+    assert_eq!(sweep(&fixture.store, &[Digest::of(b"new")].into()).removed, 1);
+    assert_eq!(fixture.store.packs_bytes(), 0);
 }
 
 #[test]

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
+use std::time::Duration;
 
 use alike_core::digest::Digest;
 use alike_core::entry::{Entry, NamedEntry};
@@ -96,17 +97,23 @@ impl Workload {
                     })
                     .map(drop)
             }
+            12 if self.random.below(3) == 0 => {
+                let alone = store.alone(Duration::ZERO).expect("nobody has a lease");
+                store.forget_dropped(&alone, &[(folder, u64::from(n)), (folder, u64::from(n) + 1)])
+            }
             12 => store
                 .drop_generations(folder, &[u64::from(n), u64::from(n) + 1])
                 .map(drop),
             13 | 14 => {
                 // Half of the sweeps are one transaction late: a commit may have come between.
-                let mut sweep = self.sweep.take().unwrap_or_default();
+                let mut sweep = self.sweep.take().unwrap_or_else(|| Sweep::in_steps_of(9));
                 let mut marks = match self.marks.take() {
                     Some(marks) => marks,
                     None => store.snapshot()?.mark(&|_, _| true)?,
                 };
-                let done = store.sweep(&mut marks, &mut sweep).map(|done| assert!(done));
+                let done = store
+                    .sweep(&mut marks, &mut sweep, Duration::ZERO)
+                    .map(|done| assert!(done));
                 if !sweep.is_done() {
                     (self.sweep, self.marks) = (Some(sweep), Some(marks));
                 }
@@ -247,6 +254,8 @@ impl Workload {
             }
             say(&generations);
         }
+        say(&(see.dropped()?, see.is_half_swept()?));
+        see.mark_dropped(&|_, _| true)?;
         for content in CONTENTS {
             let digest = Digest::of(&[content]);
             let mut found = see.blob_places(&digest, usize::MAX)?;

@@ -1,5 +1,5 @@
 //! Displaced versions in `.alike/objects/ab/<digest>`: files that were at a path, put there by rename. Never
-//! written, never removed here (retention decides elsewhere); read only with their digest checked.
+//! written, removed only where retention says so (it decides elsewhere); read only with their digest checked.
 
 use std::fs::File;
 use std::io;
@@ -20,6 +20,15 @@ pub(crate) struct Object {
     pub(crate) bytes: u64,
     /// Seconds since it was put there.
     pub(crate) age: u64,
+}
+
+/// What removing a displaced version came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Removed {
+    Done,
+    NotThere,
+    /// It was displaced just now, and stays.
+    Young,
 }
 
 impl Root {
@@ -93,15 +102,22 @@ impl Root {
         Ok(())
     }
 
-    /// Removes a displaced version; `false` if it is not there.
-    pub(crate) fn remove_object(&self, digest: &Digest) -> io::Result<bool> {
+    /// Removes a displaced version, but for one that was displaced at `since` (nanoseconds since 1970) or later.
+    pub(crate) fn remove_object(&self, digest: &Digest, since: i64) -> io::Result<Removed> {
         let hex = digest.to_hex();
-        let removed = self
-            .own_dir(&format!("{OBJECTS}/{}", &hex[..2]))
-            .and_then(|shard| sys::unlinkat(&shard, hex.as_bytes(), AtFlags::empty()));
-        match removed {
-            Ok(()) => Ok(true),
-            Err(errno) if super::is_absent(errno) => Ok(false),
+        let shard = match self.own_dir(&format!("{OBJECTS}/{}", &hex[..2])) {
+            Ok(shard) => shard,
+            Err(errno) if super::is_absent(errno) => return Ok(Removed::NotThere),
+            Err(errno) => return Err(errno.into()),
+        };
+        match shard.stat(hex.as_bytes())? {
+            Some(stat) if stat.fingerprint.ctime_ns >= since => return Ok(Removed::Young),
+            Some(_) => {}
+            None => return Ok(Removed::NotThere),
+        }
+        match sys::unlinkat(&shard, hex.as_bytes(), AtFlags::empty()) {
+            Ok(()) => Ok(Removed::Done),
+            Err(errno) if super::is_absent(errno) => Ok(Removed::NotThere),
             Err(errno) => Err(errno.into()),
         }
     }
@@ -185,7 +201,7 @@ impl Root {
                 // What goes must be the same: known is only what it was when it was looked at last.
                 return match tmp.hash(name, None, &mut buffer, None, &mut |_| true)? {
                     Content::Is { digest: own, .. } if own == *digest => {
-                        Ok(sys::unlinkat(tmp, name, AtFlags::empty())?)
+                        self.keep_instead(tmp, name, &shard, hex.as_bytes())
                     }
                     Content::Is { digest: own, .. } => self.keep_as(tmp, name, &own),
                     Content::Changing | Content::Gone | Content::Stopped => Err(io::Error::new(
@@ -205,6 +221,18 @@ impl Root {
             Err(e) => tracing::warn!(error = %e, "a damaged object stays in .alike/tmp"),
         }
         Ok(())
+    }
+
+    /// Puts `tmp/name` in the place of a displaced version with the same content, which goes: that it was displaced just
+    /// now, and is not waste from long ago, the time of its last move tells a collection.
+    fn keep_instead(&self, tmp: &Dir, name: &[u8], shard: &Dir, hex: &[u8]) -> io::Result<()> {
+        let old = self.fresh_name(ASIDE);
+        self.rename_new(shard, hex, tmp, &old)?;
+        if let Err(errno) = self.rename_new(tmp, name, shard, hex) {
+            self.rename_new(tmp, &old, shard, hex)?;
+            return Err(errno.into());
+        }
+        Ok(sys::unlinkat(tmp, &old, AtFlags::empty())?)
     }
 
     /// Puts `tmp/name` into the objects under the digest of what is in it.

@@ -9,7 +9,7 @@ use alike_core::diff::look_up;
 use alike_core::digest::Digest;
 use alike_core::entry::Entry;
 use alike_core::path::RelPath;
-use alike_store::Generation;
+use alike_store::{FolderKey, Generation, Hold};
 
 use super::Engine;
 use super::folders::{OpenFolder, Slot};
@@ -35,6 +35,15 @@ impl Engine {
             Slot::Open(folder) => Ok(folder),
             Slot::Closed(closed) => Err(Error::Refused(closed.reason.clone())),
         }
+    }
+
+    /// Finds a generation; nothing of it is let go of while the hold lives.
+    fn held(&self, key: FolderKey, wanted: &str) -> Result<(Generation, Hold), Error> {
+        let generation = find_generation(&self.store.snapshot()?, key, wanted)?;
+        let hold = self.store.hold(key, &generation)?.ok_or_else(|| {
+            Error::Refused(format!("generation {} is not there any more", generation.number))
+        })?;
+        Ok((generation, hold))
     }
 
     pub(super) fn restore(
@@ -67,9 +76,7 @@ impl Engine {
                     .into(),
             );
         }
-        // What it needs is not let go of before it is done.
-        let lease = self.store.lease();
-        let generation = find_generation(&self.store.snapshot()?, key, generation)?;
+        let (generation, hold) = self.held(key, generation)?;
         let paths = paths
             .iter()
             .map(|path| named::path_in(&folder.row, &wanted.cwd, path))
@@ -77,6 +84,7 @@ impl Engine {
         let whole = paths.iter().any(RelPath::is_root);
         let wish = Wish {
             generation,
+            _hold: hold,
             paths: if whole { Vec::new() } else { paths },
             missing: BTreeSet::new(),
         };
@@ -91,7 +99,6 @@ impl Engine {
                 // Nobody wants it any more. What the folder's thread has been asked for, it does.
                 () = responder.gone() => {}
             }
-            drop(lease);
         });
         Ok(())
     }
@@ -113,16 +120,14 @@ impl Engine {
             )));
         }
         checkout::check_target(&dir)?;
-        // What it needs is not let go of before it is done.
-        let lease = self.store.lease();
-        let generation = find_generation(&self.store.snapshot()?, folder.row.key, generation)?;
+        let (generation, hold) = self.held(folder.row.key, generation)?;
         let (place, sources) = (folder.place.clone(), folder.puller.sources());
         tokio::spawn(async move {
             match checked_out(place, generation, dir, &sources, &responder).await {
                 Ok(done) => responder.done(&done),
                 Err(error) => responder.failed(error, false),
             }
-            drop(lease);
+            drop(hold);
         });
         Ok(())
     }

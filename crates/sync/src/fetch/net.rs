@@ -12,7 +12,7 @@ use alike_core::message::{MAX_NODE, MAX_NODES, MISSING, Request, SMALL_BLOB};
 use alike_core::path::MAX_DEPTH;
 use alike_core::record::Record;
 use alike_core::state::StateEntry;
-use alike_core::tree::{self, Node, Overlay};
+use alike_core::tree::{self, Node, Nodes, Overlay};
 use alike_core::view::Summaries;
 use alike_store::{Snapshot, Store};
 use bytes::Bytes;
@@ -88,18 +88,25 @@ pub(crate) async fn state(
     let mut dirs: HashSet<Digest> = root.into_iter().collect();
     let mut level: Vec<Digest> = root.into_iter().collect();
     let mut room = MAX_STATE;
+    // A node that is here has all below it, unless a collection is half done or was cut off; a directory with a summary
+    // even then.
+    let half = snapshot.is_half_swept().map_err(WireError::lost)?;
     point("fetch.state");
     let mut rounds = 0;
     loop {
         let mut seen = HashSet::new();
-        let mut missing = Vec::new();
+        let (mut missing, mut doubtful) = (Vec::new(), Vec::new());
         for digest in level {
-            let here = new.contains_key(&digest) || snapshot.has_node(&digest).map_err(WireError::lost)?;
-            if !here && seen.insert(digest) {
+            if new.contains_key(&digest) || !seen.insert(digest) {
+                continue;
+            }
+            if !snapshot.has_node(&digest).map_err(WireError::lost)? {
                 missing.push(digest);
+            } else if half && snapshot.summary(&digest).map_err(WireError::lost)?.is_none() {
+                doubtful.push(digest);
             }
         }
-        if missing.is_empty() {
+        if missing.is_empty() && doubtful.is_empty() {
             break;
         }
         rounds += 1;
@@ -108,23 +115,31 @@ pub(crate) async fn state(
             return Err(WireError::protocol("a tree that is too deep"));
         }
         level = Vec::new();
+        let mut take = |digest: Digest, node: Arc<[u8]>| {
+            match tree::decode::<StateEntry>(&node).map_err(WireError::protocol)? {
+                Node::Leaf(entries) => {
+                    if !entries.iter().all(|entry| is_covered(entry, claimed)) {
+                        return Err(WireError::protocol(
+                            "a write that its author has not claimed to have made",
+                        ));
+                    }
+                    for child in entries.iter().filter_map(|e| e.child) {
+                        dirs.insert(child);
+                        level.push(child);
+                    }
+                }
+                Node::Inner(_, children) => level.extend(children.iter().map(|c| c.1)),
+            }
+            new.insert(digest, node);
+            Ok(())
+        };
+        for digest in doubtful {
+            let node = snapshot.node(&digest).map_err(WireError::lost)?;
+            take(digest, node.expect("a snapshot does not change"))?;
+        }
         for ask in missing.chunks(MAX_NODES) {
             for (digest, node) in ask.iter().zip(nodes(connection, folder, ask, &mut room).await?) {
-                match tree::decode::<StateEntry>(&node).map_err(WireError::protocol)? {
-                    Node::Leaf(entries) => {
-                        if !entries.iter().all(|entry| is_covered(entry, claimed)) {
-                            return Err(WireError::protocol(
-                                "a write that its author has not claimed to have made",
-                            ));
-                        }
-                        for child in entries.iter().filter_map(|e| e.child) {
-                            dirs.insert(child);
-                            level.push(child);
-                        }
-                    }
-                    Node::Inner(_, children) => level.extend(children.iter().map(|c| c.1)),
-                }
-                new.insert(*digest, node.into());
+                take(*digest, node.into())?;
             }
             point("fetch.nodes");
         }

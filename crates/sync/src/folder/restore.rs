@@ -11,7 +11,7 @@ use alike_core::path::RelPath;
 use alike_core::record::{ExecMark, Record, Value};
 use alike_core::tree::Overlay;
 use alike_core::view::Shown;
-use alike_store::{Generation, Reason, Snapshot};
+use alike_store::{Generation, Hold, Reason, Snapshot};
 
 use super::{Folder, Look, Place, now_ms};
 use crate::error::Error;
@@ -21,6 +21,8 @@ use crate::failpoint::point;
 #[derive(Debug)]
 pub(crate) struct Wish {
     pub(crate) generation: Generation,
+    /// What the generation needs is not let go of as long as somebody wants it back.
+    pub(crate) _hold: Hold,
     /// Only what is at or below these; none: everything.
     pub(crate) paths: Vec<RelPath>,
     /// What stays as it is, because nobody has its content.

@@ -40,10 +40,10 @@ impl Write {
 
 /// The medium itself, in or out of a machine.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Medium(Arc<Mutex<Bytes>>);
+pub(crate) struct Medium(Arc<Mutex<Bytes>>);
 
 impl Medium {
-    pub(super) fn with(bytes: &[u8]) -> Self {
+    pub(crate) fn with(bytes: &[u8]) -> Self {
         let medium = Medium::default();
         let mut inner = medium.0.lock().expect("not poisoned");
         inner.now = bytes.to_vec();
@@ -52,12 +52,12 @@ impl Medium {
         medium
     }
 
-    pub(super) fn bytes(&self) -> Vec<u8> {
+    pub(crate) fn bytes(&self) -> Vec<u8> {
         self.0.lock().expect("not poisoned").now.clone()
     }
 
     /// For one run of a process: when that is killed, nothing it still does reaches the medium.
-    pub(super) fn open(&self) -> Backend {
+    pub(crate) fn open(&self) -> Backend {
         let mut inner = self.0.lock().expect("not poisoned");
         inner.opened += 1;
         Backend {
@@ -67,12 +67,12 @@ impl Medium {
     }
 
     /// The process that has it open ends now.
-    pub(super) fn kill(&self) {
+    pub(crate) fn kill(&self) {
         self.0.lock().expect("not poisoned").opened += 1;
     }
 
     /// Of what was not synced, any part is lost.
-    pub(super) fn power_cut(&self, rng: &mut Rng) {
+    pub(crate) fn power_cut(&self, rng: &mut Rng) {
         let mut inner = self.0.lock().expect("not poisoned");
         let unsynced = std::mem::take(&mut inner.unsynced);
         let keep = rng.pick(&[0, 50, 90, 100]);
@@ -94,7 +94,7 @@ impl Medium {
 
 /// A medium as an open database has it.
 #[derive(Debug)]
-pub(super) struct Backend {
+pub(crate) struct Backend {
     medium: Medium,
     opened: u64,
 }
