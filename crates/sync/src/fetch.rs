@@ -331,8 +331,12 @@ impl Worker {
     async fn make_durable(&self, batch: Vec<Ready>) -> Result<(Vec<Ready>, bool), Error> {
         let place = self.place.clone();
         blocking(move || {
-            let durable = make_durable(&place.root, batch.iter()).is_ok();
-            Ok((batch, durable))
+            let durable = make_durable(&place.root, batch.iter());
+            if let Err(source) = &durable {
+                let path = place.root.path().display();
+                tracing::warn!(folder = %place.row.name, "{path} cannot be made durable ({source}): tried again");
+            }
+            Ok((batch, durable.is_ok()))
         })
         .await
     }

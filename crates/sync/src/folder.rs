@@ -411,12 +411,14 @@ impl Folder {
                 self.let_go(device);
             }
             FolderEvent::PeerSettled { from, state } => {
-                self.close_generation(from, Some(state));
-                self.publish()?;
+                if self.close_generation(from, Some(state)) {
+                    self.publish()?;
+                }
             }
             FolderEvent::PeerLeft(from) => {
-                self.close_generation(from, None);
-                self.publish()?;
+                if self.close_generation(from, None) {
+                    self.publish()?;
+                }
             }
             FolderEvent::ScanEnds { full, more } => {
                 let full = full && !self.dropped;

@@ -246,19 +246,21 @@ impl Engine {
             Input::Theirs(theirs) => Some(theirs.state),
             _ => None,
         };
-        let settled = match &input {
-            Input::Theirs(theirs) if theirs.settled => Some(FolderEvent::PeerSettled {
-                from: *device.as_bytes(),
-                state: theirs.state,
-            }),
-            Input::Disconnected => Some(FolderEvent::PeerLeft(*device.as_bytes())),
-            _ => None,
-        };
-        if let Some(event) = settled.filter(|_| !folder.thread.view.borrow().settled) {
+        let is_gone = matches!(input, Input::Disconnected);
+        // It may settle while its state is still on the way here: then the end of the pull is what closes it.
+        let is_said = matches!(input, Input::Theirs(_) | Input::PullEnded { merged: true });
+        let session = folder.sessions.entry(device).or_default();
+        let outputs = session.handle(input);
+        let from = *device.as_bytes();
+        let settled = session.theirs().filter(|theirs| theirs.settled && is_said);
+        let closes = settled.map(|theirs| FolderEvent::PeerSettled {
+            from,
+            state: theirs.state,
+        });
+        if let Some(event) = closes.or_else(|| is_gone.then_some(FolderEvent::PeerLeft(from))) {
             let inbox = folder.thread.events.clone();
             tokio::spawn(async move { tell(&inbox, event).await });
         }
-        let outputs = folder.sessions.entry(device).or_default().handle(input);
         if let Some(state) = said.filter(|_| !outputs.iter().any(|o| matches!(o, Output::Pull(_)))) {
             self.check_held(key, device, state);
         }

@@ -77,9 +77,9 @@ impl Folder {
     }
 
     /// What comes next from this peer is a generation of its own, if its newest is of this `state` of the peer (`None`:
-    /// of whichever).
-    pub(super) fn close_generation(&mut self, from: [u8; 32], state: Option<Option<Digest>>) {
-        let is_it = |open: &Open| open.from == from && state.is_none_or(|state| state == open.state);
-        self.open_generation = self.open_generation.filter(|open| !is_it(open));
+    /// of whichever). Was it?
+    pub(super) fn close_generation(&mut self, from: [u8; 32], state: Option<Option<Digest>>) -> bool {
+        let is_it = |open: &mut Open| open.from == from && state.is_none_or(|state| state == open.state);
+        self.open_generation.take_if(is_it).is_some()
     }
 }
