@@ -354,7 +354,7 @@ impl Packs {
         rustix::fs::statvfs(home).map_or(true, |fs| {
             let free = fs.f_bavail.saturating_mul(fs.f_frsize);
             let total = fs.f_blocks.saturating_mul(fs.f_frsize);
-            total == 0 || free > SPARE.min(total / 100)
+            total == 0 || free > SPARE.min(total / 100) + BUFFER as u64
         })
     }
 }
