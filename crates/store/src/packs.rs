@@ -264,9 +264,10 @@ impl Packs {
         }
     }
 
-    /// Who reads this content next asks the disk, not the memory.
-    fn forget_pages(&self, (number, offset, len): PackPlace) {
-        if let Ok(file) = File::open(self.path(number)) {
+    /// Who reads this content next asks the disk, not the memory: for the bytes, and for the file of that name.
+    fn forget(&self, (number, offset, len): PackPlace) {
+        self.close(number);
+        if let Ok(file) = self.reading(number) {
             // Only whole pages are forgotten.
             let (from, to) = (
                 offset & !(PAGE - 1),
@@ -340,11 +341,13 @@ impl Packs {
         Ok(all)
     }
 
+    fn close(&self, number: u32) {
+        let mut reading = self.reading.lock().expect("nobody panics while he opens");
+        reading.remove(&number);
+    }
+
     fn remove(&self, number: u32) -> io::Result<()> {
-        self.reading
-            .lock()
-            .expect("nobody panics while he opens")
-            .remove(&number);
+        self.close(number);
         fs::remove_file(self.path(number))
     }
 
@@ -484,28 +487,7 @@ impl Store {
 
     /// Looks at every packed content: `seen` gets its digest, its bytes, and whether they are good; `false` ends it.
     pub fn check_packs(&self, seen: &mut dyn FnMut(&Digest, u64, bool) -> bool) -> Result<(), StoreError> {
-        let Some(packs) = &self.packs else { return Ok(()) };
-        let mut all = Vec::new();
-        let snapshot = self.snapshot()?;
-        snapshot.run(|| {
-            for row in snapshot.packed.iter()? {
-                let (key, place) = row?;
-                all.push((place.value(), Digest(*key.value())));
-            }
-            Ok(())
-        })?;
-        drop(snapshot);
-        all.sort_unstable();
-        for (place, digest) in all {
-            if !seen(
-                &digest,
-                place.2.into(),
-                self.is_packed_well(packs, &digest, place)?,
-            ) {
-                break;
-            }
-        }
-        Ok(())
+        self.check_packed(None, usize::MAX, seen).map(drop)
     }
 
     /// The same for at most `limit` of them, those after `after`. The last one, where the next look begins; `None`: there
@@ -535,11 +517,8 @@ impl Store {
         let last = some.last().map(|(_, digest)| *digest);
         some.sort_unstable();
         for (place, digest) in some {
-            if !seen(
-                &digest,
-                place.2.into(),
-                self.is_packed_well(packs, &digest, place)?,
-            ) {
+            let is_good = self.is_packed_well(packs, &digest, place)?;
+            if !seen(&digest, place.2.into(), is_good) {
                 break;
             }
         }
@@ -547,7 +526,7 @@ impl Store {
     }
 
     fn is_packed_well(&self, packs: &Packs, digest: &Digest, place: PackPlace) -> Result<bool, StoreError> {
-        packs.forget_pages(place);
+        packs.forget(place);
         Ok(packs.read(digest, place).is_ok_and(|content| content.is_some())
             // Written anew meanwhile?
             || self.packed(digest)?.is_some()

@@ -66,6 +66,23 @@ fn a_content_counts_once_a_commit_names_it() {
     assert_eq!(packed(&fixture, b"three").unwrap(), b"three");
 }
 
+/// A pack that was read from is held open; what is checked is what has its name on the disk.
+#[test]
+fn a_pack_that_somebody_removes_is_found() {
+    let fixture = fixture();
+    put(&fixture, "a", b"here");
+    assert_eq!(packed(&fixture, b"here").unwrap(), b"here");
+    std::fs::remove_dir_all(fixture.dir.path().join("state/packs")).unwrap();
+    let mut good = Vec::new();
+    let mut look = |_: &Digest, _, is_good| {
+        good.push(is_good);
+        true
+    };
+    fixture.store.check_packs(&mut look).unwrap();
+    assert_eq!(good, [false]);
+    assert_eq!(packed(&fixture, b"here"), None);
+}
+
 #[test]
 fn a_damaged_content_is_none_and_is_found() {
     let fixture = fixture();
