@@ -18,10 +18,10 @@ use anyhow::{Result, bail, ensure};
 
 use super::Bench;
 use super::measure::{Meter, Span};
-use super::peers::{Outcome, Pair, Peer};
+use super::peers::{Ends, Outcome, Pair, Peer};
 use super::process::in_time;
 use super::results::Section;
-use super::trees::Spec;
+use super::trees::{self, Spec};
 
 /// One of them. `None`: it has nothing to work on, and has said so.
 pub(super) struct Workload {
@@ -124,6 +124,29 @@ fn ends_in(corner: &Path) -> Result<(PathBuf, PathBuf)> {
     std::fs::create_dir_all(&from)?;
     std::fs::create_dir_all(&to)?;
     Ok((from, to))
+}
+
+/// The same with this tree in both.
+fn equal_ends(corner: &Path, spec: &Spec) -> Result<(PathBuf, PathBuf)> {
+    let (from, to) = (corner.join("from"), corner.join("to"));
+    trees::make(&from, spec)?;
+    trees::make(&to, spec)?;
+    Ok((from, to))
+}
+
+/// A peer's two ends over these directories.
+fn set_up<'a>(
+    peer: &dyn Peer,
+    corner: &'a Path,
+    (from, to): (&'a Path, &'a Path),
+    meter: &'a Meter,
+) -> Result<Box<dyn Pair + 'a>> {
+    peer.setup(&Ends {
+        corner,
+        from,
+        to,
+        meter,
+    })
 }
 
 /// Peers that do what is wanted.

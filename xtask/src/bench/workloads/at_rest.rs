@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use super::{many, prepare, room, those};
+use super::{equal_ends, many, prepare, room, set_up, those};
 use crate::bench::Bench;
 use crate::bench::measure::{Meter, wire};
-use crate::bench::peers::{Ends, Peer};
+use crate::bench::peers::Peer;
 use crate::bench::results::{ALIKE, Case, Column, Figures, Section, Unit};
 use crate::bench::rounds::{self, Given};
-use crate::bench::trees::{self, Spec};
+use crate::bench::trees::Spec;
 
 /// Until what a first scan left to do is done.
 const SETTLE: Duration = Duration::from_secs(10);
@@ -43,17 +43,9 @@ fn watched(bench: &Bench) -> Duration {
 }
 
 fn once(bench: &Bench, peer: &dyn Peer, corner: &Path, spec: &Spec) -> Result<Given> {
-    let (from, to) = (corner.join("from"), corner.join("to"));
-    trees::make(&from, spec)?;
-    trees::make(&to, spec)?;
+    let (from, to) = equal_ends(corner, spec)?;
     let meter = Meter::start();
-    let ends = Ends {
-        corner,
-        from: &from,
-        to: &to,
-        meter: &meter,
-    };
-    let mut pair = peer.setup(&ends)?;
+    let mut pair = set_up(peer, corner, (&from, &to), &meter)?;
     prepare(pair.as_mut(), bench.limit)?;
     pair.stop()?;
     pair.start_again(std::time::Instant::now() + bench.limit)?;

@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use super::{change, ends_in, prepare, those};
+use super::{change, ends_in, prepare, set_up, those};
 use crate::bench::Bench;
 use crate::bench::measure::Meter;
-use crate::bench::peers::{Ends, Peer};
+use crate::bench::peers::Peer;
 use crate::bench::results::{ALIKE, Case, Column, Section, Unit};
 use crate::bench::rounds::{self, Given};
 use crate::bench::trees::{self, Bytes};
@@ -54,13 +54,7 @@ fn once(bench: &Bench, peer: &dyn Peer, corner: &Path, size: u64) -> Result<Give
     let (here, there) = (from.join("big"), to.join("big"));
     trees::make_big(&here, size, 1)?;
     let meter = Meter::start();
-    let ends = Ends {
-        corner,
-        from: &from,
-        to: &to,
-        meter: &meter,
-    };
-    let mut pair = peer.setup(&ends)?;
+    let mut pair = set_up(peer, corner, (&from, &to), &meter)?;
     prepare(pair.as_mut(), bench.limit)?;
     let mut given = Vec::new();
     let mut bytes = Bytes::new(2);

@@ -4,10 +4,10 @@ use std::path::Path;
 
 use anyhow::Result;
 
-use super::{many, room, those};
+use super::{equal_ends, many, room, set_up, those};
 use crate::bench::Bench;
 use crate::bench::measure::{Meter, Span};
-use crate::bench::peers::{Ends, Outcome, Peer};
+use crate::bench::peers::{Outcome, Peer};
 use crate::bench::results::{ALIKE, Case, Column, Section, Unit};
 use crate::bench::rounds::{self, Given};
 use crate::bench::trees::{self, Spec};
@@ -33,17 +33,9 @@ pub(super) fn run(bench: &Bench) -> Result<Option<Section>> {
 }
 
 fn once(bench: &Bench, peer: &dyn Peer, corner: &Path, spec: &Spec) -> Result<Given> {
-    let (from, to) = (corner.join("from"), corner.join("to"));
-    trees::make(&from, spec)?;
-    trees::make(&to, spec)?;
+    let (from, to) = equal_ends(corner, spec)?;
     let meter = Meter::start();
-    let ends = Ends {
-        corner,
-        from: &from,
-        to: &to,
-        meter: &meter,
-    };
-    let mut pair = peer.setup(&ends)?;
+    let mut pair = set_up(peer, corner, (&from, &to), &meter)?;
     let mut span = Span::begin(&meter)?;
     let outcome = pair.first(span.deadline(bench.limit))?;
     span.stop_clock();

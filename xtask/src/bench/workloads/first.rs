@@ -6,7 +6,7 @@ use anyhow::Result;
 
 use super::{many, room};
 use crate::bench::measure::{Meter, Span};
-use crate::bench::peers::{Ends, Outcome, Peer};
+use crate::bench::peers::{Outcome, Peer};
 use crate::bench::process::flush;
 use crate::bench::results::{ALIKE, Case, Column, Figures, Section, Unit};
 use crate::bench::rounds::{self, Given};
@@ -90,14 +90,8 @@ pub(super) fn once(bench: &Bench, peer: &dyn Peer, corner: &Path, source: &Path)
     let to = corner.join("to");
     std::fs::create_dir(&to)?;
     let meter = Meter::start();
-    let ends = Ends {
-        corner,
-        from: source,
-        to: &to,
-        meter: &meter,
-    };
     trees::clean(source)?;
-    let mut pair = peer.setup(&ends)?;
+    let mut pair = super::set_up(peer, corner, (source, &to), &meter)?;
     let mut span = Span::begin(&meter)?;
     let outcome = pair.first(span.deadline(bench.limit))?;
     span.stop_clock();

@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 
-use super::{ends_in, many, prepare, room, those};
+use super::{ends_in, equal_ends, many, prepare, room, set_up, those};
 use crate::bench::Bench;
 use crate::bench::measure::{Meter, wire};
-use crate::bench::peers::{Ends, Pair, Peer};
+use crate::bench::peers::{Pair, Peer};
 use crate::bench::process::in_time;
 use crate::bench::results::{ALIKE, Case, Column, Figures, Section, Unit};
 use crate::bench::rounds::{self, Given};
@@ -87,17 +87,9 @@ pub(super) fn run(bench: &Bench) -> Result<Option<Section>> {
 }
 
 fn idle(bench: &Bench, peer: &dyn Peer, corner: &Path, spec: &Spec, saves: usize) -> Result<Given> {
-    let (from, to) = (corner.join("from"), corner.join("to"));
-    trees::make(&from, spec)?;
-    trees::make(&to, spec)?;
+    let (from, to) = equal_ends(corner, spec)?;
     let meter = Meter::start();
-    let ends = Ends {
-        corner,
-        from: &from,
-        to: &to,
-        meter: &meter,
-    };
-    let mut pair = peer.setup(&ends)?;
+    let mut pair = set_up(peer, corner, (&from, &to), &meter)?;
     prepare(pair.as_mut(), bench.limit * 4)?;
     let (before, state) = (wire()?, pair.state_bytes());
     let deadline = Instant::now() + bench.limit;
@@ -136,13 +128,7 @@ fn during_pull(bench: &Bench, peer: &dyn Peer, corner: &Path, spec: &Spec, big: 
     let aside = corner.join("aside");
     trees::make_big(&aside, big, 1)?;
     let meter = Meter::start();
-    let ends = Ends {
-        corner,
-        from: &from,
-        to: &to,
-        meter: &meter,
-    };
-    let mut pair = peer.setup(&ends)?;
+    let mut pair = set_up(peer, corner, (&from, &to), &meter)?;
     prepare(pair.as_mut(), bench.limit * 4)?;
     let before = wire()?;
     fs::rename(&aside, from.join("big"))?;

@@ -5,10 +5,10 @@ use std::path::Path;
 
 use anyhow::Result;
 
-use super::{change, ends_in, prepare, those};
+use super::{change, ends_in, prepare, set_up, those};
 use crate::bench::Bench;
 use crate::bench::measure::Meter;
-use crate::bench::peers::{Ends, Peer};
+use crate::bench::peers::Peer;
 use crate::bench::results::{ALIKE, Case, Column, Section, Unit};
 use crate::bench::rounds::{self, Given};
 use crate::bench::trees::{self, Spec};
@@ -48,13 +48,7 @@ fn once(bench: &Bench, peer: &dyn Peer, corner: &Path, spec: &Spec) -> Result<Gi
         trees::make(&from.join(name), spec)?;
     }
     let meter = Meter::start();
-    let ends = Ends {
-        corner,
-        from: &from,
-        to: &to,
-        meter: &meter,
-    };
-    let mut pair = peer.setup(&ends)?;
+    let mut pair = set_up(peer, corner, (&from, &to), &meter)?;
     prepare(pair.as_mut(), bench.limit)?;
     let dir = |root: &Path, name: &str| root.join(name).join("d0000");
     let make = || Ok(fs::rename(from.join("moves"), from.join("moved"))?);

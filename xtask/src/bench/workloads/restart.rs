@@ -6,13 +6,13 @@ use std::time::Instant;
 
 use anyhow::{Result, ensure};
 
-use super::{many, prepare, room, those};
+use super::{equal_ends, many, prepare, room, set_up, those};
 use crate::bench::Bench;
 use crate::bench::measure::{Meter, Span};
-use crate::bench::peers::{Ends, Outcome, Peer};
+use crate::bench::peers::{Outcome, Peer};
 use crate::bench::results::{ALIKE, Case, Column, Figures, Section, Unit};
 use crate::bench::rounds::{self, Given};
-use crate::bench::trees::{self, Spec};
+use crate::bench::trees::Spec;
 
 const FIND: &str = "find -printf, both trees at once";
 /// A second that alike may need beside the scan.
@@ -50,17 +50,9 @@ pub(super) fn run(bench: &Bench) -> Result<Option<Section>> {
 }
 
 fn once(bench: &Bench, peer: &dyn Peer, corner: &Path, spec: &Spec) -> Result<Given> {
-    let (from, to) = (corner.join("from"), corner.join("to"));
-    trees::make(&from, spec)?;
-    trees::make(&to, spec)?;
+    let (from, to) = equal_ends(corner, spec)?;
     let meter = Meter::start();
-    let ends = Ends {
-        corner,
-        from: &from,
-        to: &to,
-        meter: &meter,
-    };
-    let mut pair = peer.setup(&ends)?;
+    let mut pair = set_up(peer, corner, (&from, &to), &meter)?;
     // The many files have to be known first; that is another workload, and may take longer.
     prepare(pair.as_mut(), bench.limit * 4)?;
     let mut given = Vec::new();
