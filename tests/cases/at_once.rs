@@ -11,11 +11,6 @@ use crate::harness::*;
 /// Each of the three does so much, while the others do the same.
 const ROUNDS: usize = 6;
 
-const EXT4: Make = Make {
-    mkfs: &["mkfs.ext4", "-q", "-F"],
-    mount: &["mount", "-o", "loop"],
-};
-
 /// What there is before the machine is copied.
 fn fill(dir: &Path) {
     for who in ["laptop", "copy", "desktop"] {

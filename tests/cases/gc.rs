@@ -5,31 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use serde_json::Value;
-
 use crate::harness::*;
-
-fn json(device: &Device, args: &[&str]) -> Value {
-    let mut args = args.to_vec();
-    args.push("--json");
-    serde_json::from_str(&device.ok(&args)).expect("JSON")
-}
-
-fn generation(device: &Device) -> String {
-    device.field("generation").to_string()
-}
-
-/// A copy of the folder as it is.
-fn copy_of(device: &Device, to: PathBuf) -> PathBuf {
-    let status = std::process::Command::new("cp")
-        .args(["-a", "--"])
-        .args([device.path(""), to.clone()])
-        .status()
-        .unwrap();
-    assert!(status.success());
-    fs::remove_dir_all(to.join(".alike")).unwrap();
-    to
-}
 
 /// Bytes of the files below a directory; 0 if it is not there.
 fn bytes_below(dir: &Path) -> u64 {

@@ -2,19 +2,7 @@
 
 use std::fs;
 
-use serde_json::Value;
-
 use crate::harness::*;
-
-fn json(device: &Device, args: &[&str]) -> Value {
-    let mut args = args.to_vec();
-    args.push("--json");
-    serde_json::from_str(&device.ok(&args)).expect("JSON")
-}
-
-fn generation(device: &Device) -> String {
-    device.field("generation").to_string()
-}
 
 /// Checks a generation out and compares it with what it should be.
 fn assert_was(lab: &Lab, device: &Device, generation: &str, like: &std::path::Path) {
@@ -25,18 +13,6 @@ fn assert_was(lab: &Lab, device: &Device, generation: &str, like: &std::path::Pa
     device.ok(["checkout".as_ref(), generation.as_ref(), dir.as_os_str()]);
     assert_same_tree(like, &dir);
     fs::remove_dir_all(dir).unwrap();
-}
-
-fn copy_of(device: &Device, lab: &Lab, name: &str) -> std::path::PathBuf {
-    let to = lab.path(name);
-    let status = std::process::Command::new("cp")
-        .args(["-a", "--"])
-        .args([device.path(""), to.clone()])
-        .status()
-        .unwrap();
-    assert!(status.success());
-    fs::remove_dir_all(to.join(".alike")).unwrap();
-    to
 }
 
 #[test]
@@ -50,7 +26,7 @@ fn a_folder_comes_back_on_all_devices() {
         fs::create_dir(dir.join("empty")).unwrap();
         set_mtime(dir.join("notes.txt"), 1_600_000_000);
     });
-    let (was, then) = (copy_of(&a, &lab, "was"), generation(&a));
+    let (was, then) = (copy_of(&a, lab.path("was")), generation(&a));
     write(a.path("notes.txt"), "second");
     fs::remove_dir_all(b.path("dir")).unwrap();
     fs::remove_dir(b.path("empty")).unwrap();
@@ -59,7 +35,7 @@ fn a_folder_comes_back_on_all_devices() {
     write(a.path("link"), "a file now");
     settle(&[&a, &b]);
     assert_converged(&[&a, &b]);
-    let (changed, later) = (copy_of(&a, &lab, "changed"), generation(&a));
+    let (changed, later) = (copy_of(&a, lab.path("changed")), generation(&a));
     // What names it on every device.
     let root = a.field("root").to_string();
 
@@ -132,7 +108,7 @@ fn a_folder_that_was_encrypted_elsewhere_comes_back_without_a_question() {
             );
         }
     });
-    let (was, then) = (copy_of(&a, &lab, "was"), generation(&a));
+    let (was, then) = (copy_of(&a, lab.path("was")), generation(&a));
     for n in 0..60 {
         let path = b.path(format!("d{}/file {n}", n % 7));
         write(path.with_extension("locked"), noise(&format!("locked {n}"), 700));
@@ -172,7 +148,7 @@ fn gc_keeps_what_is_pinned_and_gives_the_rest_back() {
         write(b.path("big"), noise(&format!("{n}"), 400_000));
         write(b.path(format!("small {n}")), noise(&format!("s{n}"), 10_000));
         settle(&[&a, &b]);
-        copies.push((generation(&a), copy_of(&a, &lab, &format!("copy {n}"))));
+        copies.push((generation(&a), copy_of(&a, lab.path(&format!("copy {n}")))));
     }
     a.ok(["pin", &copies[2].0]);
     let told = json(&a, &["gc", "--keep", "2", "--dry-run"]);
@@ -240,7 +216,7 @@ fn what_is_only_on_another_device_comes_from_there() {
         write(dir.join("large"), noise("old", 3_000_000));
         write(dir.join("other"), "as it is");
     });
-    let (was, then) = (copy_of(&a, &lab, "was"), generation(&a));
+    let (was, then) = (copy_of(&a, lab.path("was")), generation(&a));
     write(a.path("large"), noise("new", 3_000_000));
     settle(&[&a, &b]);
     b.ok(["pause"]);

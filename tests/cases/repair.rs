@@ -58,11 +58,7 @@ fn a_bit_of_a_pack_is_found_and_the_content_comes_from_the_other_device() {
 #[test]
 fn a_repair_that_is_cut_off_leaves_the_whole_old_or_the_whole_new_content() {
     let lab = Lab::new();
-    let ext4 = Make {
-        mkfs: &["mkfs.ext4", "-q"],
-        mount: &["mount", "-o", "loop"],
-    };
-    let Some(disk) = Image::new(lab.path("disk"), ext4) else {
+    let Some(disk) = Image::new(lab.path("disk"), EXT4) else {
         return;
     };
     let (mut a, mut b) = (lab.fallible("laptop"), lab.device("desktop"));

@@ -8,16 +8,6 @@ use serde_json::Value;
 
 use crate::harness::*;
 
-fn json<S: AsRef<std::ffi::OsStr>>(device: &Device, args: &[S]) -> Value {
-    let json = std::ffi::OsStr::new("--json");
-    let args = args.iter().map(AsRef::as_ref).chain([json]);
-    serde_json::from_str(&device.ok(args)).expect("JSON")
-}
-
-fn generation(device: &Device) -> String {
-    device.field("generation").to_string()
-}
-
 /// What a folder of forty files is made of.
 fn fill(dir: &Path) {
     for n in 0..40 {

@@ -15,11 +15,7 @@ const LONGER: &str = "0.01";
 #[test]
 fn the_scrub_finds_what_nobody_looks_at_and_repairs_nothing() {
     let lab = Lab::new();
-    let ext4 = Make {
-        mkfs: &["mkfs.ext4", "-q"],
-        mount: &["mount", "-o", "loop"],
-    };
-    let Some(disk) = Image::new(lab.path("disk"), ext4) else {
+    let Some(disk) = Image::new(lab.path("disk"), EXT4) else {
         return;
     };
     let (mut a, mut b) = (lab.device("laptop"), lab.device("desktop"));

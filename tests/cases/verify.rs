@@ -170,11 +170,7 @@ fn what_a_program_writes_through_a_memory_map_is_an_edit() {
 fn what_a_map_writes_between_a_look_and_a_sync_is_an_edit_also_when_nobody_sees_its_end() {
     let lab = Lab::new();
     // One of its own, that nobody else syncs.
-    let ext4 = Make {
-        mkfs: &["mkfs.ext4", "-q"],
-        mount: &["mount", "-o", "loop"],
-    };
-    let Some(_disk) = Image::new(lab.path("disk"), ext4) else {
+    let Some(_disk) = Image::new(lab.path("disk"), EXT4) else {
         return;
     };
     let (mut a, mut b) = (lab.fallible("laptop"), lab.device("desktop"));

@@ -5,6 +5,7 @@ mod faults;
 mod lab;
 mod map;
 mod mount;
+mod past;
 mod poll;
 mod process;
 mod tree;
@@ -14,7 +15,8 @@ pub(crate) use device::Device;
 pub(crate) use faults::{Dice, Hold, fail_points};
 pub(crate) use lab::{Lab, assert_converged, fail_binary, pair, paired, paired_in_part, settle, sync_binary};
 pub(crate) use map::Map;
-pub(crate) use mount::{Image, Make, Tmpfs};
+pub(crate) use mount::{EXT4, Image, Make, Tmpfs};
+pub(crate) use past::{copy_of, generation, json};
 pub(crate) use poll::{LONG, eventually, poll};
 pub(crate) use tree::{
     ModeGuard, Node, append, assert_same_tree, conflict_name, inodes, mtimes, names, noise, set_mode,

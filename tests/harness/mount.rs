@@ -47,6 +47,12 @@ pub(crate) struct Make {
     pub(crate) mount: &'static [&'static str],
 }
 
+/// ext4: fine times, which also tell what is written through a map.
+pub(crate) const EXT4: Make = Make {
+    mkfs: &["mkfs.ext4", "-q", "-F"],
+    mount: &["mount", "-o", "loop"],
+};
+
 /// A file system in a file, mounted. Declare it before the devices on it: it must go after their engines.
 pub(crate) struct Image(PathBuf);
 

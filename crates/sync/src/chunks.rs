@@ -208,11 +208,11 @@ fn kept(dir: &Path, file: &File, digest: &Digest, size: u64) -> io::Result<Vec<u
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
     /// Bytes that no part of repeats.
-    fn noise(seed: u64, len: usize) -> Vec<u8> {
+    pub(crate) fn noise(seed: u64, len: usize) -> Vec<u8> {
         let mut bytes = vec![0; len];
         let seed = seed.to_le_bytes();
         blake3::Hasher::new()
@@ -222,7 +222,7 @@ mod tests {
         bytes
     }
 
-    fn file_of(content: &[u8]) -> File {
+    pub(crate) fn file_of(content: &[u8]) -> File {
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(content).unwrap();
         file

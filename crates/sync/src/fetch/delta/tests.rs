@@ -1,13 +1,13 @@
 //! Deltas between random versions, with tellers that lie and older versions that change while they are copied.
 
 use std::fs::File;
-use std::io::Write;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::*;
 use crate::chunks;
+use crate::chunks::tests::{file_of, noise};
 use crate::outboard::{self, Outboard};
 use crate::sim::rng::Rng;
 
@@ -15,22 +15,6 @@ const KIB: usize = 1 << 10;
 const MIB: usize = 1 << 20;
 /// How many random pairs of versions.
 const CASES: u64 = 24;
-
-/// Bytes that nothing repeats, another block for each `seed`.
-fn noise(seed: u64, len: usize) -> Vec<u8> {
-    let mut bytes = vec![0; len];
-    blake3::Hasher::new()
-        .update(&seed.to_le_bytes())
-        .finalize_xof()
-        .fill(&mut bytes);
-    bytes
-}
-
-fn file_of(content: &[u8]) -> File {
-    let mut file = tempfile::tempfile().unwrap();
-    file.write_all(content).unwrap();
-    file
-}
 
 fn outboard_of(content: &[u8]) -> Outboard {
     let dir = tempfile::tempdir().unwrap();
