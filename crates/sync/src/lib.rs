@@ -21,6 +21,7 @@ mod failpoint;
 mod fetch;
 mod folder;
 mod hash;
+mod hint;
 mod ignore;
 mod named;
 mod outboard;

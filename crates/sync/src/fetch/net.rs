@@ -197,6 +197,16 @@ async fn nodes(
     Ok(out)
 }
 
+/// How many blobs of these sizes, from the first one, go into one request of so many blobs and bytes at most. At least one.
+pub(super) fn in_one_request(sizes: impl Iterator<Item = u64>, (blobs, bytes): (usize, u64)) -> usize {
+    let mut sum = 0;
+    let fits = sizes.take(blobs).take_while(|size| {
+        sum += size;
+        sum <= bytes
+    });
+    fits.count().max(1)
+}
+
 /// Fetches small blobs on one stream, in order; `out` gets the index and the bytes (not verified yet), or
 /// `None` for what the peer does not have.
 pub(crate) async fn blobs(

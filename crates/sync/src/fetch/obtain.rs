@@ -45,13 +45,7 @@ pub(crate) async fn obtain(
         let mut missing = Vec::new();
         let mut rest = small.as_slice();
         while !rest.is_empty() {
-            let mut bytes = 0;
-            let fits = |(_, size): &&(Digest, u64)| {
-                bytes += size;
-                bytes <= REQUEST.1
-            };
-            let count = rest.iter().take(REQUEST.0).take_while(fits).count().max(1);
-            let (part, more) = rest.split_at(count);
+            let (part, more) = rest.split_at(net::in_one_request(rest.iter().map(|want| want.1), REQUEST));
             let (unmade, alive) = ask(place, part, source, arrived).await?;
             missing.extend(unmade);
             rest = more;

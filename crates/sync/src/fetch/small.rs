@@ -101,16 +101,7 @@ pub(super) async fn ready(
         }
         let mut missing = Vec::new();
         while !wanted.is_empty() {
-            let mut bytes = 0;
-            let count = wanted
-                .iter()
-                .take(REQUEST.0)
-                .take_while(|item| {
-                    bytes += size_of(item).1;
-                    bytes <= REQUEST.1
-                })
-                .count()
-                .max(1);
+            let count = net::in_one_request(wanted.iter().map(|item| size_of(item).1), REQUEST);
             let rest = wanted.split_off(count);
             let asked = std::mem::replace(&mut wanted, rest);
             let (made, unmade, alive) = ask(place, asked, source).await?;

@@ -11,6 +11,7 @@ use alike_store::{Fingerprint, IndexRow};
 use serde::{Deserialize, Serialize};
 
 use super::Problem;
+use crate::hint;
 
 /// The first byte of the file.
 const VERSION: u8 = 1;
@@ -34,13 +35,8 @@ pub(crate) struct Damaged {
 impl Damaged {
     /// Those that `file` has.
     pub(crate) fn load(file: PathBuf) -> Damaged {
-        let bytes = std::fs::read(&file).unwrap_or_default();
-        let files = match bytes.split_first() {
-            Some((&VERSION, rows)) => postcard::from_bytes(rows).unwrap_or_default(),
-            _ => BTreeMap::new(),
-        };
         Damaged {
-            files: Mutex::new(files),
+            files: Mutex::new(hint::load(&file, VERSION)),
             file,
         }
     }
@@ -101,20 +97,10 @@ impl Damaged {
     }
 
     fn save(&self, files: &BTreeMap<RelPath, Damage>) {
-        let write = || {
-            if files.is_empty() {
-                return match std::fs::remove_file(&self.file) {
-                    Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(e),
-                    _ => Ok(()),
-                };
-            }
-            let rows = postcard::to_allocvec(files).map_err(std::io::Error::other)?;
-            let new = self.file.with_extension("new");
-            std::fs::write(&new, [&[VERSION], rows.as_slice()].concat())?;
-            std::fs::rename(&new, &self.file)
-        };
-        if let Err(error) = write() {
-            tracing::debug!("{}: {error}", self.file.display());
+        if files.is_empty() {
+            hint::remove(&self.file);
+        } else {
+            hint::save(&self.file, VERSION, files);
         }
     }
 

@@ -11,6 +11,7 @@ use alike_core::path::RelPath;
 use alike_store::FolderKey;
 use serde::{Deserialize, Serialize};
 
+use crate::hint;
 use crate::verify::rotten::{Rotten, Thing};
 
 /// Name of the file in the state directory.
@@ -66,11 +67,7 @@ impl Scrub {
     /// As the state directory says. Also what is known to be damaged.
     pub(crate) fn load(home: &Path) -> (Scrub, Rotten) {
         let file = home.join(FILE);
-        let bytes = std::fs::read(&file).unwrap_or_default();
-        let saved: Saved = match bytes.split_first() {
-            Some((&VERSION, rest)) => postcard::from_bytes(rest).unwrap_or_default(),
-            _ => Saved::default(),
-        };
+        let saved: Saved = hint::load(&file, VERSION);
         let state = Mutex::new((saved.state, Instant::now()));
         (Scrub { state, file }, Rotten::new(saved.rotten))
     }
@@ -146,15 +143,7 @@ impl Scrub {
             state,
             rotten: rotten.all(),
         };
-        let write = || {
-            let bytes = postcard::to_allocvec(&saved).map_err(std::io::Error::other)?;
-            let new = self.file.with_extension("new");
-            std::fs::write(&new, [&[VERSION], bytes.as_slice()].concat())?;
-            std::fs::rename(&new, &self.file)
-        };
-        if let Err(error) = write() {
-            tracing::debug!("{}: {error}", self.file.display());
-        }
+        hint::save(&self.file, VERSION, &saved);
     }
 }
 
