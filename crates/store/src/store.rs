@@ -26,7 +26,7 @@ const CACHE: usize = 64 * 1024 * 1024;
 /// Room that is left for what must be written when little is left (bytes): several of the largest transactions.
 const RESERVE: u64 = 32 * 1024 * 1024;
 /// … on a small file system this share of it.
-const SMALL_RESERVE: u64 = 10;
+const SMALL_RESERVE: u64 = 4;
 
 /// The database in a state directory. Share it as `Arc<Store>`; one write transaction runs at a time, the others
 /// wait, and readers never wait.
