@@ -141,6 +141,40 @@ fn a_peer_state_that_takes_away_more_than_half_is_held_and_can_be_rejected() {
     assert_eq!(names(&before), names(&snapshot(&a.folder)));
 }
 
+/// Until the merge has judged it, a newer state of the peer answers no question.
+#[test]
+fn what_is_held_stays_so_while_the_next_state_is_on_its_way() {
+    let lab = Lab::new();
+    let (a, mut b) = (lab.running("laptop"), lab.fallible("desktop"));
+    fill(&a.folder, 50);
+    b.start();
+    pair(&a, &b);
+    assert_converged(&[&a, &b]);
+    b.stop();
+    remove_27_of_50(&a);
+    let hold = Hold::new(&b);
+    // The first pull is what gets held.
+    b.launch(&format!("fetch.state.done={}", hold.action(2)));
+    eventually("it answers", LONG, || b.cmd(["status", "--json"]).code == 0);
+    let question = "laptop removed 27 of 50 files at once";
+    held(&b, question);
+    write(a.path("next"), "next");
+    hold.reached("the next state, before its merge");
+    write(a.path("after"), "after that");
+    eventually("its word is heard", LONG, || {
+        b.field("peers")[0]["root"] == a.hash()
+    });
+    held(&b, question);
+    hold.release();
+    eventually("it can be answered", LONG, || b.cmd(["reject"]).code == 0);
+    assert_converged(&[&a, &b]);
+    assert_eq!(
+        (text(b.path("next")), text(b.path("after"))),
+        ("next".into(), "after that".into())
+    );
+    assert_eq!(text(a.path("d1/1")), "content 1");
+}
+
 #[test]
 fn moving_everything_is_no_removal() {
     let (_lab, a, b) = paired(|dir| fill(dir, 60));

@@ -140,6 +140,11 @@ impl Session {
         self.theirs.as_ref()
     }
 
+    /// Is a state of the peer on its way here?
+    pub fn is_pulling(&self) -> bool {
+        self.pulling.is_some()
+    }
+
     /// Is a connection up?
     pub fn is_connected(&self) -> bool {
         self.connected

@@ -14,7 +14,7 @@ use tokio::time::{Duration, Instant};
 use super::folders::Slot;
 use super::{Engine, Event};
 use crate::error::Error;
-use crate::failpoint::{point, task_point};
+use crate::failpoint::task_point;
 use crate::fetch::{self, Source};
 use crate::folder::{FolderEvent, ask, is_doubtful, tell};
 
@@ -242,26 +242,26 @@ impl Engine {
             return;
         };
         let may_write = !grant.read_only;
-        let said = match &input {
-            Input::Theirs(theirs) => Some(theirs.state),
-            _ => None,
-        };
         let is_gone = matches!(input, Input::Disconnected);
         // It may settle while its state is still on the way here: then the end of the pull is what closes it.
         let is_said = matches!(input, Input::Theirs(_) | Input::PullEnded { merged: true });
         let session = folder.sessions.entry(device).or_default();
         let outputs = session.handle(input);
         let from = *device.as_bytes();
-        let settled = session.theirs().filter(|theirs| theirs.settled && is_said);
-        let closes = settled.map(|theirs| FolderEvent::PeerSettled {
-            from,
-            state: theirs.state,
-        });
+        let said = session.theirs().filter(|_| is_said);
+        // While its newer state is on its way here, what is held of it stays so: only the merge can tell.
+        let to_check = said.map(|theirs| theirs.state).filter(|_| !session.is_pulling());
+        let closes = said
+            .filter(|theirs| theirs.settled)
+            .map(|theirs| FolderEvent::PeerSettled {
+                from,
+                state: theirs.state,
+            });
         if let Some(event) = closes.or_else(|| is_gone.then_some(FolderEvent::PeerLeft(from))) {
             let inbox = folder.thread.events.clone();
             tokio::spawn(async move { tell(&inbox, event).await });
         }
-        if let Some(state) = said.filter(|_| !outputs.iter().any(|o| matches!(o, Output::Pull(_)))) {
+        if let Some(state) = to_check {
             self.check_held(key, device, state);
         }
         for output in outputs {
@@ -307,7 +307,7 @@ impl Engine {
             .await
             {
                 Ok(nodes) => {
-                    point("fetch.state.done");
+                    task_point("fetch.state.done").await;
                     let theirs = State {
                         root: announce.state,
                         vector: announce.claims.vector(),
