@@ -186,6 +186,26 @@ fn killed_while_it_copies_from_an_older_version() {
     }
 }
 
+/// A line that never holds for a whole piece gets on all the same.
+#[test]
+fn what_came_before_a_piece_broke_off_is_not_fetched_again() {
+    let lab = Lab::new();
+    let (mut a, b) = (lab.fallible("laptop"), lab.running("desktop"));
+    let big = noise("broken off", 16 << 20);
+    write(a.path("small"), "small");
+    a.start();
+    pair(&a, &b);
+    assert_converged(&[&a, &b]);
+    a.stop();
+    write(a.path("big"), &big);
+    a.launch("serve.part=error@10");
+    eventually("it answers", LONG, || a.cmd(["status", "--json"]).code == 0);
+    assert_converged(&[&a, &b]);
+    assert_has(&b, "big", &big);
+    let cost = received(&b);
+    assert!(cost < 19 * MIB, "{cost}");
+}
+
 /// Two devices have the new version; the third has an older one, and gets the rest from both.
 #[test]
 fn a_large_change_comes_from_several() {

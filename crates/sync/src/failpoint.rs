@@ -73,6 +73,7 @@ mod armed {
         "serve.nodes",
         "serve.blobs",
         "serve.range",
+        "serve.part",
         "serve.values",
         "serve.chunks",
         // A batch that is applied.

@@ -127,7 +127,8 @@ pub(crate) async fn one(
 ) -> Result<bool, WireError> {
     if size > SMALL_BLOB {
         let all = crate::outboard::all_groups(size).to_vec();
-        return net::ranges(&source.connection, place, (digest, size), all, file).await;
+        let mut arrived = Vec::new();
+        return net::ranges(&source.connection, place, (digest, size), all, file, &mut arrived).await;
     }
     let (out, mut arrived) = mpsc::channel(1);
     net::blobs(&source.connection, place, &[(digest, size)], out).await?;

@@ -312,22 +312,9 @@ pub(crate) fn encode(
 }
 
 /// Reads what [`encode`] wrote for the same groups, verifies each as it arrives, and writes it at
-/// its place in `file`. Returns the bytes of content. Stops at the first group that does not verify
-/// (`InvalidData`); reads nothing past them.
+/// its place in `file`. `wrote(offset, bytes)` is called for every group that is in the file, in ascending order. Stops at
+/// the first group that does not verify (`InvalidData`); reads nothing past them.
 pub(crate) fn decode(
-    digest: &Digest,
-    size: u64,
-    groups: &ChunkRanges,
-    input: &mut dyn Read,
-    file: &File,
-) -> io::Result<u64> {
-    let mut bytes = 0;
-    decode_with(digest, size, groups, input, file, &mut |_, n| bytes += n)?;
-    Ok(bytes)
-}
-
-/// The same; `wrote(offset, bytes)` is called for every group that is in the file, in ascending order.
-pub(crate) fn decode_with(
     digest: &Digest,
     size: u64,
     groups: &ChunkRanges,

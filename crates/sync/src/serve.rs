@@ -19,7 +19,7 @@ use iroh::endpoint::{RecvStream, SendStream};
 use tokio::sync::mpsc;
 
 use crate::disk::Buffer;
-use crate::failpoint::point;
+use crate::failpoint::{may_fail, point};
 use crate::folder::{Checked, FolderEvent, Inbox, Place, check};
 use crate::outboard::{self, Outboard};
 use crate::wire::{self, WireError};
@@ -203,6 +203,7 @@ impl<'a> Group<'a> {
         if bytes.is_empty() {
             return Ok(());
         }
+        may_fail("serve.part")?;
         self.out.blocking_send(bytes.into()).map_err(stopped)
     }
 }
@@ -362,6 +363,7 @@ impl io::Write for ToWire<'_> {
         if bytes.is_empty() {
             return Ok(());
         }
+        may_fail("serve.part")?;
         self.out.blocking_send(bytes.into()).map_err(stopped)
     }
 }

@@ -11,6 +11,7 @@ use std::sync::atomic::Ordering;
 use alike_core::digest::Digest;
 use alike_core::path::RelPath;
 use alike_core::record::Value;
+use alike_core::subtree::GROUP;
 use tokio::sync::Semaphore;
 use tokio::task::{Id, JoinSet};
 
@@ -34,8 +35,8 @@ const PAST: &[u8] = b"past-";
 const IN_FLIGHT: usize = 3;
 /// What files are counted in.
 const BLOCK: u64 = 512;
-/// Pieces after which what arrived is made durable and noted.
-const NOTE_EVERY: usize = 8;
+/// Bytes after which what arrived is made durable and noted.
+const NOTE_EVERY: u64 = 128 << 20;
 
 /// The big files under way.
 pub(super) struct BigFiles {
@@ -261,7 +262,7 @@ async fn pieces(
     let mut wanted = have.missing();
     wanted.reverse();
     let mut dead: HashSet<usize> = HashSet::new();
-    let mut tasks: JoinSet<(Piece, usize, Result<bool, WireError>)> = JoinSet::new();
+    let mut tasks: JoinSet<(Piece, usize, Vec<(u64, u64)>, Result<bool, WireError>)> = JoinSet::new();
     let mut unnoted = 0;
     let mut turn = 0;
     loop {
@@ -275,36 +276,36 @@ async fn pieces(
             let (place, connection) = (place.clone(), sources[source].connection.clone());
             let file = file.try_clone()?;
             tasks.spawn(async move {
-                let got = net::ranges(&connection, &place, (digest, size), piece.clone(), file).await;
-                let got = may_fail("fetch.big.piece").map_err(WireError::lost).and(got);
-                (piece, source, got)
+                let (blob, mut there) = ((digest, size), Vec::new());
+                let got = match may_fail("fetch.big.piece") {
+                    Ok(()) => net::ranges(&connection, &place, blob, piece.clone(), file, &mut there).await,
+                    Err(error) => Err(WireError::lost(error)),
+                };
+                (piece, source, there, got)
             });
         }
         let Some(done) = tasks.join_next().await else {
             break;
         };
-        let (piece, source, got) = done.map_err(std::io::Error::other)?;
-        match got {
-            Ok(true) => {
-                for (first, end) in piece {
-                    arrived(have.add(first, end));
-                }
-                unnoted += 1;
-                if unnoted >= NOTE_EVERY {
-                    unnoted = 0;
-                    note(place, name, &file, &have).await?;
-                }
-            }
-            Ok(false) => {
-                dead.insert(source);
-                wanted.push(piece);
-            }
-            Err(error) => {
-                tracing::debug!(peer = %sources[source].device.fmt_short(), "a piece: {error}");
-                dead.insert(source);
-                wanted.push(piece);
-            }
+        let (piece, source, there, got) = done.map_err(std::io::Error::other)?;
+        // Also what came before it broke off: a line that never holds for a whole piece gets on all the same.
+        for (first, end) in there {
+            arrived(have.add(first, end));
+            unnoted += end - first;
         }
+        if unnoted * GROUP >= NOTE_EVERY {
+            unnoted = 0;
+            note(place, name, &file, &have).await?;
+        }
+        if let Ok(true) = got {
+            continue;
+        }
+        if let Err(error) = got {
+            tracing::debug!(peer = %sources[source].device.fmt_short(), "a piece: {error}");
+        }
+        dead.insert(source);
+        let rest = have.missing_of(piece);
+        wanted.extend((!rest.is_empty()).then_some(rest));
     }
     let complete = wanted.is_empty();
     if !complete && unnoted > 0 {

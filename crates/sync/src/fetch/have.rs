@@ -88,6 +88,19 @@ impl Have {
         pieces
     }
 
+    /// What of a piece is missing still.
+    pub(super) fn missing_of(&self, piece: Piece) -> Piece {
+        let mut rest = Piece::new();
+        let groups = piece.into_iter().flat_map(|(first, end)| first..end);
+        for group in groups.filter(|group| !self.holds(*group)) {
+            match rest.last_mut() {
+                Some((_, end)) if *end == group => *end += 1,
+                _ => rest.push((group, group + 1)),
+            }
+        }
+        rest
+    }
+
     fn groups(&self) -> std::ops::Range<u64> {
         0..Subtree::whole(self.size).groups()
     }
@@ -117,6 +130,10 @@ mod tests {
         let read = Have::from_notes(size, have.notes().to_vec());
         assert_eq!(read, have);
         assert_eq!(Have::from_notes(size, vec![1; 3]), Have::nothing(size));
+        assert_eq!(
+            have.missing_of(vec![(5, 20), (2490, 2502), (2560, 2561)]),
+            [(5, 10), (2500, 2502)]
+        );
         have.add(0, 2561);
         assert!(have.missing().is_empty() && have.bytes() == size);
     }

@@ -12,6 +12,7 @@ use alike_core::message::{MAX_NODE, MAX_NODES, MISSING, Request, SMALL_BLOB};
 use alike_core::path::MAX_DEPTH;
 use alike_core::record::Record;
 use alike_core::state::StateEntry;
+use alike_core::subtree::GROUP;
 use alike_core::tree::{self, Node, Nodes, Overlay};
 use alike_core::view::Summaries;
 use alike_store::{Snapshot, Store};
@@ -245,14 +246,15 @@ pub(crate) async fn blobs(
     Ok(())
 }
 
-/// Fetches runs of groups of a big blob into `file`, verified as they arrive. `false`: the peer does
-/// not have it.
+/// Fetches runs of groups of a big blob into `file`, verified as they arrive; `arrived` gets those that are in it,
+/// also where an error is the end. `false`: the peer does not have it.
 pub(crate) async fn ranges(
     connection: &Connection,
     place: &Place,
     (digest, size): (Digest, u64),
     runs: Vec<(u64, u64)>,
     file: std::fs::File,
+    arrived: &mut Vec<(u64, u64)>,
 ) -> Result<bool, WireError> {
     let groups = outboard::groups(&runs);
     let request = Request::Ranges {
@@ -271,8 +273,30 @@ pub(crate) async fn ranges(
             chunk: Bytes::new(),
             ready,
         };
-        outboard::decode(&digest, size, &groups, &mut reader, &file)
+        let mut there = Vec::new();
+        let mut wrote = |at: u64, len: u64| {
+            let (first, end) = (at / GROUP, (at + len).div_ceil(GROUP));
+            match there.last_mut() {
+                Some((_, last)) if *last == first => *last = end,
+                _ => there.push((first, end)),
+            }
+        };
+        let end = outboard::decode(&digest, size, &groups, &mut reader, &file, &mut wrote);
+        (there, end)
     });
+    let sent = pass_on(&mut recv, chunks, place).await;
+    let (there, end) = decode.await.map_err(WireError::lost)?;
+    arrived.extend(there);
+    match end {
+        Ok(()) => Ok(true),
+        Err(e) if e.kind() == io::ErrorKind::InvalidData => Err(WireError::protocol(e)),
+        // Of a stream that broke off, the reason is what counts.
+        Err(e) => Err(sent.err().unwrap_or_else(|| WireError::lost(e))),
+    }
+}
+
+/// Passes a stream's bytes on, up to its end or to that of the one who takes them.
+async fn pass_on(recv: &mut RecvStream, chunks: mpsc::Sender<Bytes>, place: &Place) -> Result<(), WireError> {
     while let Some(chunk) =
         wire::in_time(async { recv.read_chunk(64 << 10).await.map_err(WireError::lost) }).await?
     {
@@ -284,12 +308,7 @@ pub(crate) async fn ranges(
             break;
         }
     }
-    drop(chunks);
-    match decode.await.map_err(WireError::lost)? {
-        Ok(_) => Ok(true),
-        Err(e) if e.kind() == io::ErrorKind::InvalidData => Err(WireError::protocol(e)),
-        Err(e) => Err(WireError::lost(e)),
-    }
+    Ok(())
 }
 
 /// Sends a request whose answer begins with a byte that tells whether the rest follows; `None`: it does not.

@@ -54,7 +54,7 @@ impl Case {
         let mut bytes = 0;
         let mut input = encoded;
         let mut wrote = |_, n| bytes += n;
-        let end = decode_with(
+        let end = decode(
             &self.digest,
             self.size(),
             &touched(self.size(), start, len),
@@ -150,6 +150,7 @@ fn pieces_make_the_whole() {
             &touched(case.size(), at, 700_000),
             &mut input,
             &file,
+            &mut |_, _| (),
         )
         .unwrap();
         at += 700_000;
@@ -262,7 +263,8 @@ fn a_false_size_does_not_verify() {
                 size,
                 &groups(&all_groups(case.size())),
                 &mut &encoded[..],
-                &file
+                &file,
+                &mut |_, _| (),
             )
             .is_err(),
             "{size}"
