@@ -14,6 +14,7 @@ mod keys;
 mod leases;
 mod packs;
 mod pins;
+mod refill;
 mod schema;
 mod snapshot;
 mod store;

@@ -12,6 +12,7 @@ use redb::{Builder, CompactionError, Database, DatabaseError, StorageBackend, Wr
 use crate::error::{Fault, StoreError};
 use crate::leases::Leases;
 use crate::packs::Packs;
+use crate::refill::refill;
 use crate::schema;
 use crate::snapshot::Snapshot;
 
@@ -103,22 +104,51 @@ impl Store {
         read(&db).map_err(|fault| fault.at(&self.path))
     }
 
-    /// Bytes of the database in which nothing is.
+    /// Bytes of the database in which nothing is: free pages, and what is empty of the others.
     pub fn free_bytes(&self) -> Result<u64, StoreError> {
         let used = self.run(|db| {
             let tx = db.begin_write()?;
             let stats = tx.stats()?;
-            let used = stats.allocated_pages() * stats.page_size() as u64;
+            let used = stats.stored_bytes() + stats.metadata_bytes();
             tx.abort()?;
             Ok(used)
         })?;
         Ok(fs::metadata(&self.path).map_or(0, |meta| meta.len().saturating_sub(used)))
     }
 
-    /// Gives pages that nothing is in back to the file system. `false`: somebody reads, nothing was done. Others wait
-    /// meanwhile.
+    /// Gives pages that nothing is in back to the file system, and fills the others, if there is room to do that. `false`:
+    /// somebody reads, nothing was done. Others wait meanwhile.
     pub fn compact(&self) -> Result<bool, StoreError> {
         let mut db = self.db.write().expect("nobody panics while he compacts");
+        // Who reads now reads all the time that this takes: nobody begins to.
+        if !self.give_back(&mut db)? {
+            return Ok(false);
+        }
+        // The new tables are written beside the old ones.
+        let size = fs::metadata(&self.path).map_or(0, |meta| meta.len());
+        let has_room = self
+            .room()
+            .is_none_or(|(free, total)| free.saturating_sub(size) >= RESERVE.min(total / SMALL_RESERVE));
+        if !has_room {
+            return Ok(true);
+        }
+        let fill = || -> Result<bool, Fault> {
+            let tx = db.begin_write()?;
+            let done = refill(&tx)?;
+            if done {
+                tx.commit()?;
+            } else {
+                tx.abort()?;
+            }
+            Ok(done)
+        };
+        if fill().map_err(|fault| fault.at(&self.path))? {
+            self.give_back(&mut db)?;
+        }
+        Ok(true)
+    }
+
+    fn give_back(&self, db: &mut Database) -> Result<bool, StoreError> {
         match db.compact() {
             Ok(_) => Ok(true),
             Err(CompactionError::TransactionInProgress) => Ok(false),
@@ -138,18 +168,23 @@ impl Store {
     /// Is there room to spare on the database's file system? Otherwise what might not end is refused before it
     /// begins: after a write that failed, redb wants to be opened again.
     pub fn check_room(&self) -> Result<(), StoreError> {
-        // Where nobody can tell, it is tried.
-        let Some(Ok(fs)) = self.dir.as_deref().map(rustix::fs::statvfs) else {
-            return Ok(());
-        };
+        match self.room() {
+            Some((free, total)) if free < RESERVE.min(total / SMALL_RESERVE) => {
+                let path = self.path.to_path_buf();
+                Err(StoreError::NoRoom { path, free })
+            }
+            // Where nobody can tell, it is tried.
+            _ => Ok(()),
+        }
+    }
+
+    /// Bytes that are free on the database's file system, and all of them.
+    fn room(&self) -> Option<(u64, u64)> {
+        let fs = rustix::fs::statvfs(self.dir.as_deref()?).ok()?;
         let free = fs.f_bavail.saturating_mul(fs.f_frsize);
         let total = fs.f_blocks.saturating_mul(fs.f_frsize);
         // Some network file systems say nothing of their size.
-        if total > 0 && free < RESERVE.min(total / SMALL_RESERVE) {
-            let path = self.path.to_path_buf();
-            return Err(StoreError::NoRoom { path, free });
-        }
-        Ok(())
+        (total > 0).then_some((free, total))
     }
 
     /// The same, and from the reserve if need be: what is small, and brings order or makes room.
