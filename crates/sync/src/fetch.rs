@@ -215,8 +215,10 @@ impl Worker {
         }
     }
 
-    /// Goes once through everything that is pending.
+    /// Goes once through everything that is pending: while one batch is applied, the next one is made durable, and the one
+    /// after that is fetched.
     async fn pass(&self, big: &mut big::BigFiles) -> Result<Pass, Error> {
+        let (fetched, mut to_sync) = mpsc::channel::<(Option<Digest>, Vec<Ready>)>(1);
         let (batches, mut ready) = mpsc::channel::<(Option<Digest>, Vec<Ready>, bool)>(BATCHES);
         let mut planned = 0;
         let mut refused = Refused::default();
@@ -255,12 +257,21 @@ impl Worker {
                     // That nobody need wait for it is news.
                     let _ = ask(&self.folder, FolderEvent::Barrier).await;
                 }
-                let (batch, durable) = self.make_durable(batch).await?;
-                if !batch.is_empty() && batches.send((root, batch, durable)).await.is_err() {
+                if !batch.is_empty() && fetched.send((root, batch)).await.is_err() {
                     break;
                 }
             }
-            drop(batches);
+            drop(fetched);
+            Ok::<(), Error>(())
+        };
+        let sync = async {
+            while let Some((root, batch)) = to_sync.recv().await {
+                let (batch, durable) = self.make_durable(batch).await?;
+                if batches.send((root, batch, durable)).await.is_err() {
+                    break;
+                }
+            }
+            drop((batches, to_sync));
             Ok::<(), Error>(())
         };
         let consume = async {
@@ -270,8 +281,8 @@ impl Worker {
             }
             done
         };
-        let (produced, done) = tokio::join!(produce, consume);
-        produced?;
+        let (produced, synced, done) = tokio::join!(produce, sync, consume);
+        produced.and(synced)?;
         let full = refused.text();
         let pass = Pass {
             planned,
