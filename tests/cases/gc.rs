@@ -2,22 +2,10 @@
 //! lost, and what nobody needs is gone afterwards.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::harness::*;
-
-/// Bytes of the files below a directory; 0 if it is not there.
-fn bytes_below(dir: &Path) -> u64 {
-    let Ok(entries) = fs::read_dir(dir) else { return 0 };
-    entries
-        .map(|entry| entry.unwrap())
-        .map(|entry| match entry.metadata().unwrap() {
-            meta if meta.is_dir() => bytes_below(&entry.path()),
-            meta => meta.len(),
-        })
-        .sum()
-}
 
 fn objects(device: &Device) -> u64 {
     bytes_below(&device.path(".alike/objects"))
@@ -158,6 +146,26 @@ fn a_restore_from_elsewhere_is_whole_while_both_sides_collect() {
     assert_converged(&[&a, &b]);
     assert_same_tree(&was, &a.path(""));
     assert_eq!(a.field("conflicts"), 0);
+}
+
+/// What a collection would free is what it frees, with the verification trees of big files.
+#[test]
+fn what_would_go_is_told_with_all_that_belongs_to_it() {
+    let (_lab, a, b) = paired(|dir| write(dir.join("large"), noise("old", 3_000_000)));
+    write(b.path("large"), noise("new", 3_000_000));
+    settle(&[&a, &b]);
+    let outboards = || bytes_below(&a.home.join("outboards"));
+    let before = outboards();
+    let told = json(&a, &["gc", "--keep", "1", "--dry-run"]);
+    assert_eq!((outboards(), objects(&a)), (before, 3_000_000));
+    json(&a, &["gc", "--keep", "1"]);
+    let gone = before - outboards();
+    assert!(gone > 0);
+    let said = told["freed_bytes"].as_u64().unwrap();
+    assert!(
+        (3_000_000 + gone..3_000_000 + gone + 10_000).contains(&said),
+        "{told}, of trees {gone}"
+    );
 }
 
 /// The engine ends at each point of a collection: what is kept is there, and the next one ends what was begun.

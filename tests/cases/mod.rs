@@ -5,6 +5,7 @@ mod bad_dirs;
 mod bad_tickets;
 mod clashes;
 mod clocks;
+mod clones;
 mod conflicts;
 mod contract;
 mod control;

@@ -19,7 +19,7 @@ pub(crate) use mount::{EXT4, Image, Make, Tmpfs};
 pub(crate) use past::{copy_of, generation, json};
 pub(crate) use poll::{LONG, eventually, poll};
 pub(crate) use tree::{
-    ModeGuard, Node, append, assert_same_tree, conflict_name, inodes, mtimes, names, noise, set_mode,
-    set_mtime, snapshot, text, write,
+    ModeGuard, Node, append, assert_same_tree, bytes_below, conflict_name, inodes, mtimes, names, noise,
+    set_mode, set_mtime, snapshot, text, write,
 };
 pub(crate) use verify::{flip, found, object, problem, verify};

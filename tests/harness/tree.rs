@@ -49,6 +49,18 @@ pub(crate) fn names(dir: &Path) -> Vec<String> {
         .collect()
 }
 
+/// Bytes of the files below a directory; 0 if it is not there.
+pub(crate) fn bytes_below(dir: &Path) -> u64 {
+    let Ok(entries) = fs::read_dir(dir) else { return 0 };
+    entries
+        .map(|entry| entry.unwrap())
+        .map(|entry| match entry.metadata().unwrap() {
+            meta if meta.is_dir() => bytes_below(&entry.path()),
+            meta => meta.len(),
+        })
+        .sum()
+}
+
 /// Inode numbers of everything below `dir`: equal numbers show that nothing was written anew.
 #[track_caller]
 pub(crate) fn inodes(dir: &Path) -> BTreeMap<Vec<u8>, u64> {

@@ -59,7 +59,7 @@ fn not_run() {
     if !rustix::process::geteuid().is_root() {
         println!(
             "==> NOT RUN, because only root can mount: the tests of full disks, of mounts in the way and of other file \
-             systems (tests/cases/{{full,parked,file_systems,rot,scrub,verify}}.rs)"
+             systems (tests/cases/{{full,parked,file_systems,clones,rot,scrub,verify}}.rs)"
         );
         return;
     }
@@ -68,6 +68,8 @@ fn not_run() {
     for (test, program, package) in [
         ("file_systems::everything_on_xfs", "mkfs.xfs", "xfsprogs"),
         ("file_systems::everything_on_btrfs", "mkfs.btrfs", "btrfs-progs"),
+        ("clones: on XFS", "mkfs.xfs", "xfsprogs"),
+        ("clones: on btrfs", "mkfs.btrfs", "btrfs-progs"),
         ("rot, scrub, repair: bit rot on ext4", "mkfs.ext4", "e2fsprogs"),
         ("rot: bit rot on XFS", "mkfs.xfs", "xfsprogs"),
         ("rot: errors of a disk, on btrfs", "mkfs.btrfs", "btrfs-progs"),
@@ -82,13 +84,18 @@ fn not_run() {
         }
     }
     let kernel = fs::read_to_string("/proc/filesystems").unwrap_or_default();
-    for (test, kind) in [("everything_on_xfs", "xfs"), ("everything_on_btrfs", "btrfs")] {
+    for (test, kind) in [
+        ("file_systems::everything_on_xfs", "xfs"),
+        ("file_systems::everything_on_btrfs", "btrfs"),
+        ("clones: on XFS", "xfs"),
+        ("clones: on btrfs", "btrfs"),
+    ] {
         // One that is a module is listed once something was mounted with it.
         if !kernel
             .lines()
             .any(|line| line.split_whitespace().last() == Some(kind))
         {
-            println!("==> NOT RUN: file_systems::{test}: this kernel has no {kind}");
+            println!("==> NOT RUN: {test}: this kernel has no {kind}");
         }
     }
     // Each of the three is known by a feature or a kind; without any there is nothing that folds case.

@@ -60,6 +60,16 @@ pub(crate) struct Ready {
     pub(crate) temp: Option<Vec<u8>>,
 }
 
+impl Ready {
+    /// The file to be put in place: the name of its temporary file, and its content.
+    fn content(&self) -> Option<(&[u8], &Digest, u64)> {
+        match &self.item.head.as_ref()?.value {
+            Value::File { digest, size } => Some((self.temp.as_deref()?, digest, *size)),
+            Value::Symlink { .. } | Value::Dir => None,
+        }
+    }
+}
+
 /// What came of an item.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
@@ -195,9 +205,20 @@ impl Folder {
             ..Commit::default()
         };
         let mut rules = place.rules();
+        let mut clones = Vec::new();
         for (i, ready) in &todo {
             point("apply.item");
+            // Before anybody else can write to it.
+            let clone = ready
+                .content()
+                .and_then(|(temp, digest, size)| Some((place.root.clone_of_temp(temp, size)?, digest)));
             outcomes[*i] = self.perform(&mut rules, ready, &mut commit);
+            if let Some((clone, digest)) = clone
+                && outcomes[*i] == Outcome::Done
+                && clone.keep(digest)
+            {
+                clones.push(digest);
+            }
             if outcomes[*i] == Outcome::Done && is_rules(&ready.item.path) {
                 self.rules_applied(&ready.item.path);
                 rules.forget();
@@ -217,10 +238,11 @@ impl Folder {
         self.disk(may_fail("apply.moved").and_then(|()| {
             if done {
                 let moved = todo.iter().map(|(_, ready)| &ready.item);
-                let displaced: Vec<&Digest> = moved.clone().filter_map(Item::displaces).collect();
+                let mut objects: Vec<&Digest> = moved.clone().filter_map(Item::displaces).collect();
+                objects.extend(clones);
                 place
                     .root
-                    .sync_moves(&moved.map(|item| &item.path).collect::<Vec<_>>(), &displaced)
+                    .sync_moves(&moved.map(|item| &item.path).collect::<Vec<_>>(), &objects)
             } else {
                 // What went back, or is kept under another name, is not listed here.
                 place.root.sync_all()

@@ -215,6 +215,11 @@ impl Work<'_> {
             done.removed_objects += waste.len() as u64;
             done.freed_bytes += waste.iter().map(|object| object.bytes).sum::<u64>();
         }
+        done.freed_bytes += self
+            .outboards_waste(known)
+            .iter()
+            .map(|(_, bytes)| bytes)
+            .sum::<u64>();
         Ok(())
     }
 
@@ -270,22 +275,26 @@ impl Work<'_> {
 
     /// Removes outboards and lists of chunks of what nobody needs: one that is missed is made again.
     fn outboards(&mut self, known: &Known, done: &mut Collected) {
-        let Some(place) = self.places.first() else { return };
+        for (path, bytes) in self.outboards_waste(known) {
+            match fs::remove_file(&path) {
+                Ok(()) => done.freed_bytes += bytes,
+                Err(error) => tracing::debug!(path = %path.display(), "an outboard stays: {error}"),
+            }
+        }
+    }
+
+    fn outboards_waste(&self, known: &Known) -> Vec<(PathBuf, u64)> {
+        let Some(place) = self.places.first() else {
+            return Vec::new();
+        };
         let waste = |digest: &Digest, age| {
             let (marks, dropped) = (&known.marks, &known.dropped);
             is_waste(marks, dropped, digest, age, YOUNG_OUTBOARD.min(known.unnamed))
         };
-        match outboards_waste(&place.outboards, &waste) {
-            Ok(all) => {
-                for (path, bytes) in all {
-                    match fs::remove_file(&path) {
-                        Ok(()) => done.freed_bytes += bytes,
-                        Err(error) => tracing::debug!(path = %path.display(), "an outboard stays: {error}"),
-                    }
-                }
-            }
-            Err(error) => tracing::warn!("looking for outboards that nobody needs: {error}"),
-        }
+        outboards_waste(&place.outboards, &waste).unwrap_or_else(|error| {
+            tracing::warn!("looking for outboards that nobody needs: {error}");
+            Vec::new()
+        })
     }
 
     fn nodes(&mut self, marks: &mut Marks, asked: bool, done: &mut Collected) -> Result<(), Error> {

@@ -6,6 +6,7 @@
 //! They stay at the path, or go by rename into `.alike/objects` or, for a moment, `.alike/tmp`.
 
 mod back;
+mod clone;
 mod content;
 mod dir;
 mod durable;
@@ -33,6 +34,9 @@ use alike_core::record::Value;
 use alike_store::Fingerprint;
 use rustix::fs::{Mode, OFlags};
 
+#[cfg(test)]
+pub(crate) use clone::CLONED;
+pub(crate) use clone::CLONED_FROM;
 pub(crate) use content::{Buffer, Content, OUTBOARD_FROM};
 pub(crate) use dir::Dir;
 #[cfg(test)]
@@ -202,6 +206,7 @@ struct Ways {
     openat2: AtomicBool,
     no_replace: AtomicBool,
     exchange: AtomicBool,
+    clones: AtomicBool,
 }
 
 impl Ways {
@@ -231,6 +236,7 @@ impl Root {
             openat2: AtomicBool::new(dir::has_openat2(&fd)),
             no_replace: AtomicBool::new(true),
             exchange: AtomicBool::new(true),
+            clones: AtomicBool::new(true),
         };
         Ok(Root {
             path: path.to_owned(),
@@ -363,6 +369,7 @@ impl Root {
                 openat2: has(&self.ways.openat2),
                 no_replace: has(&self.ways.no_replace),
                 exchange: has(&self.ways.exchange),
+                clones: has(&self.ways.clones),
             },
             temp_seed: temp::seed(),
             temp_count: AtomicU64::new(0),

@@ -42,6 +42,9 @@ mod armed {
         "scan.gone",
         "scan.gone.reported",
         "scan.end",
+        // A big file is cloned, where the file system can.
+        "clone.made",
+        "clone.kept",
         // Transactions of the folder's thread.
         "commit.sync",
         "commit.synced",

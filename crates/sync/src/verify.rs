@@ -266,13 +266,12 @@ impl Run {
         let place = &*part.place;
         let failed = |e: std::io::Error| Error::Refused(format!("{}: .alike/objects: {e}", place.row.name));
         let mut marks = None;
-        let mut all = Vec::new();
-        let listed = place.root.each_object(&mut |object| {
-            all.push(object.digest);
-            true
-        });
-        listed.map_err(failed)?;
-        for digest in all {
+        for digest in place
+            .displaced()
+            .map_err(failed)?
+            .iter()
+            .map(|object| object.digest)
+        {
             let good = tally.is_object_good(place, &digest);
             if (tally.stop)() {
                 return Ok(Err(Stopped));

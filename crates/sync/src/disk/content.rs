@@ -7,6 +7,7 @@ use std::path::Path;
 use alike_core::digest::Digest;
 use alike_core::path::RelPath;
 
+use super::clone::Cloned;
 use super::{Dir, Kind, Root, Stat, sys};
 use crate::outboard;
 
@@ -61,7 +62,7 @@ enum Stop {
 
 /// Lets the kernel forget what it has of a file in memory, but for what is still to be written: whoever reads it next
 /// asks the disk.
-fn forget(file: &File) {
+pub(super) fn forget(file: &File) {
     // Where that cannot be, memory is asked.
     let _ = rustix::fs::fadvise(file, 0, None, rustix::fs::Advice::DontNeed);
 }
@@ -88,7 +89,19 @@ impl Dir {
     pub(crate) fn hash(
         &self,
         name: &[u8],
-        mut first: Option<Stat>,
+        first: Option<Stat>,
+        buffer: &mut Buffer,
+        outboards: Option<&Path>,
+        tick: &mut dyn FnMut(u64) -> bool,
+    ) -> io::Result<Content> {
+        self.hash_and_keep(None, (name, first), buffer, outboards, tick)
+    }
+
+    /// The same; what was hashed is kept as a clone in `root`, where that can be.
+    pub(crate) fn hash_and_keep(
+        &self,
+        root: Option<&Root>,
+        (name, mut first): (&[u8], Option<Stat>),
         buffer: &mut Buffer,
         outboards: Option<&Path>,
         tick: &mut dyn FnMut(u64) -> bool,
@@ -113,7 +126,11 @@ impl Dir {
             if super::dir::stat_of(&sys::fstat(&file)?) != before {
                 continue;
             }
-            let digest = match read(&file, &before, buffer, outboards, tick) {
+            // The clone is read, not the file: what is kept is then what was hashed, whoever writes to the file meanwhile,
+            // in whatever way, and however coarse its times are.
+            let clone = root.and_then(|root| root.clone_of(&file, before.fingerprint.size));
+            let from = clone.as_ref().map_or(&file, Cloned::file);
+            let digest = match read((from, &file), &before, buffer, outboards, tick) {
                 Ok(digest) => digest,
                 Err(Stop::Changed) => continue,
                 Err(Stop::Cancelled) => return Ok(Content::Stopped),
@@ -121,6 +138,9 @@ impl Dir {
             };
             // The same inode, so this says of the open file what fstat would, and that it is still there.
             if self.stat(name)? == Some(before) {
+                if let Some(clone) = clone {
+                    clone.keep(&digest);
+                }
                 return Ok(Content::Is { digest, stat: before });
             }
         }
@@ -128,9 +148,9 @@ impl Dir {
     }
 }
 
-/// Hashes exactly as many bytes as `before` says there are.
+/// Hashes exactly as many bytes of `from` as `before` says there are, as long as `file` is what it says.
 fn read(
-    file: &File,
+    (from, file): (&File, &File),
     before: &Stat,
     buffer: &mut Buffer,
     outboards: Option<&Path>,
@@ -138,6 +158,7 @@ fn read(
 ) -> Result<Digest, Stop> {
     let size = before.fingerprint.size;
     let mut source = Source {
+        from,
         file,
         before,
         tick,
@@ -177,6 +198,7 @@ fn plain(source: &mut Source<'_>, size: u64, buffer: &mut [u8]) -> io::Result<Di
 
 /// A file being read, with a look at the clock and at the file now and then.
 struct Source<'a> {
+    from: &'a File,
     file: &'a File,
     before: &'a Stat,
     tick: &'a mut dyn FnMut(u64) -> bool,
@@ -188,7 +210,7 @@ struct Source<'a> {
 impl Read for Source<'_> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         let want = buf.len().min(usize::try_from(self.left).unwrap_or(usize::MAX));
-        let got = (&mut &*self.file).read(&mut buf[..want])?;
+        let got = (&mut &*self.from).read(&mut buf[..want])?;
         self.left -= got as u64;
         if !(self.tick)(got as u64) {
             self.stopped = Some(Stop::Cancelled);

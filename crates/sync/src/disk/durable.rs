@@ -22,14 +22,20 @@ impl Root {
     }
 
     /// Makes durable the bytes of these files, and that these paths are what they are: a file, a directory, a link,
-    /// or nothing. What is gone by now is left out.
-    pub(crate) fn sync_paths(&self, files: &[&RelPath], paths: &[&RelPath]) -> io::Result<()> {
+    /// or nothing; and clones of these contents. What is gone by now is left out.
+    pub(crate) fn sync_paths(
+        &self,
+        files: &[&RelPath],
+        paths: &[&RelPath],
+        clones: &[&Digest],
+    ) -> io::Result<()> {
+        let clones = if self.may_clone() { clones } else { &[] };
         let dirs: BTreeSet<RelPath> = paths
             .iter()
             .filter_map(|path| path.parent())
             .take(EACH + 1)
             .collect();
-        if files.len() + dirs.len() > EACH || paths.len() > EACH {
+        if files.len() + dirs.len() + clones.len() > EACH || paths.len() > EACH {
             return self.sync_all();
         }
         for file in files {
@@ -43,7 +49,13 @@ impl Root {
         for dir in dirs {
             self.sync_dir(&dir)?;
         }
-        Ok(())
+        let mut there = Vec::new();
+        for digest in clones {
+            if self.open_object(digest)?.is_some() {
+                there.push(*digest);
+            }
+        }
+        self.sync_objects(&there).map(drop)
     }
 
     /// Makes these temporary files durable, with their names.
@@ -67,26 +79,34 @@ impl Root {
         if paths.len() > EACH {
             return self.sync_all();
         }
-        let mut objects: BTreeSet<String> = BTreeSet::new();
-        for digest in displaced {
-            // It may be kept under another name, or not yet: then everything is made durable.
-            match self.open_object(digest) {
-                Ok(Some(file)) => sync(&file)?,
-                Ok(None) | Err(_) => return self.sync_all(),
-            }
-            objects.insert(format!("{OBJECTS}/{}", &digest.to_hex()[..2]));
+        if !self.sync_objects(displaced)? {
+            return Ok(());
         }
         let dirs: BTreeSet<RelPath> = paths.iter().filter_map(|path| path.parent()).collect();
         for dir in dirs {
             self.sync_dir(&dir)?;
         }
-        for dir in objects.iter().map(String::as_str) {
+        self.sync_own(TMP)
+    }
+
+    /// Makes objects durable, with their names. `false`: one was not there, so that everything was.
+    fn sync_objects(&self, digests: &[&Digest]) -> io::Result<bool> {
+        let mut shards: BTreeSet<String> = BTreeSet::new();
+        for digest in digests {
+            // It may be kept under another name, or not yet.
+            match self.open_object(digest) {
+                Ok(Some(file)) => sync(&file)?,
+                Ok(None) | Err(_) => return self.sync_all().map(|()| false),
+            }
+            shards.insert(format!("{OBJECTS}/{}", &digest.to_hex()[..2]));
+        }
+        for dir in shards.iter().map(String::as_str) {
             self.sync_own(dir)?;
         }
-        if !objects.is_empty() {
+        if !shards.is_empty() {
             self.sync_own(OBJECTS)?;
         }
-        self.sync_own(TMP)
+        Ok(true)
     }
 
     fn sync_own(&self, dir: &str) -> io::Result<()> {

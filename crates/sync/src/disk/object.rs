@@ -8,6 +8,7 @@ use alike_core::digest::Digest;
 use rustix::fs::{AtFlags, Mode};
 use rustix::io::Errno;
 
+use super::clone::is_clone;
 use super::own::OBJECTS;
 use super::temp::{ASIDE, is_absent_io};
 use super::{Buffer, Content, Dir, Kind, Root, sys};
@@ -20,6 +21,8 @@ pub(crate) struct Object {
     pub(crate) bytes: u64,
     /// Seconds since it was put there.
     pub(crate) age: u64,
+    /// Does it share its bytes with the file that it was made of, as long as nobody edits that?
+    pub(crate) is_clone: bool,
 }
 
 /// What removing a displaced version came to.
@@ -93,6 +96,7 @@ impl Root {
                     digest,
                     bytes: stat.fingerprint.size,
                     age: u64::try_from(age).unwrap_or(0),
+                    is_clone: is_clone(&stat),
                 };
                 if !seen(&object) {
                     return Ok(());
@@ -173,11 +177,10 @@ impl Root {
         Ok(())
     }
 
-    /// Puts `tmp/name`, whose content is known to be `digest`, into the objects.
-    pub(super) fn keep_as(&self, tmp: &Dir, name: &[u8], digest: &Digest) -> io::Result<()> {
-        let hex = digest.to_hex();
-        let path = format!("{OBJECTS}/{}", &hex[..2]);
-        let shard = match self.own_dir(&path) {
+    /// The directory of an object, made if it is not there.
+    pub(super) fn object_dir(&self, digest: &Digest) -> io::Result<Dir> {
+        let path = format!("{OBJECTS}/{}", &digest.to_hex()[..2]);
+        match self.own_dir(&path) {
             Err(Errno::NOENT) => {
                 for dir in [OBJECTS, &path] {
                     match sys::mkdirat(&self.fd, dir, Mode::RWXU) {
@@ -185,14 +188,24 @@ impl Root {
                         Err(errno) => return Err(errno.into()),
                     }
                 }
-                self.own_dir(&path)?
+                Ok(self.own_dir(&path)?)
             }
-            other => other?,
-        };
+            other => Ok(other?),
+        }
+    }
+
+    /// Puts `tmp/name`, whose content is known to be `digest`, into the objects.
+    pub(super) fn keep_as(&self, tmp: &Dir, name: &[u8], digest: &Digest) -> io::Result<()> {
+        let hex = digest.to_hex();
+        let shard = self.object_dir(digest)?;
         match self.rename_new(tmp, name, &shard, hex.as_bytes()) {
             Ok(()) => return Ok(()),
             Err(Errno::EXIST) => {}
             Err(errno) => return Err(errno.into()),
+        }
+        // A clone of it: what was displaced is kept once, and need not be read for that.
+        if self.replace_clone(tmp, name, &shard, hex.as_bytes())? {
+            return Ok(());
         }
         // It is there already: one of the two is enough, once it is sure that the other is good.
         let mut buffer = Buffer::new();

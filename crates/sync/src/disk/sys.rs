@@ -8,6 +8,9 @@ pub(super) use rustix::fs::{
 };
 
 #[cfg(not(test))]
+pub(super) use rustix::fs::ioctl_ficlone as ficlone;
+
+#[cfg(not(test))]
 pub(super) use real::{dup, entries, file_system, keeps_exec, quietly};
 
 #[cfg(not(test))]
@@ -19,7 +22,7 @@ pub(super) use rustix::fs::flock;
 
 #[cfg(test)]
 pub(super) use crate::sim::calls::{
-    dup, entries, fchmod, fchown, file_system, fstat, fstatvfs, fsync, futimens, is_being_written,
+    dup, entries, fchmod, fchown, ficlone, file_system, fstat, fstatvfs, fsync, futimens, is_being_written,
     keeps_exec, linkat, may_be_written, mkdirat, open, openat, openat2, quietly, readlinkat, renameat_with,
     stat, statat, symlinkat, syncfs, unlinkat, utimensat,
 };

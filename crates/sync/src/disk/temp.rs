@@ -293,7 +293,7 @@ fn check_name(name: &[u8]) -> io::Result<()> {
     }
 }
 
-fn times(mtime_ns: i64) -> Timestamps {
+pub(super) fn times(mtime_ns: i64) -> Timestamps {
     Timestamps {
         last_access: Timespec {
             tv_sec: 0,

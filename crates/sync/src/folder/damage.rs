@@ -144,11 +144,16 @@ impl Folder {
             value: row.mat.value.clone(),
             damaged: true,
         };
+        // The one that there is shares what is damaged.
+        let clone = place.root.clone_of_temp(temp, row.mat.value.size());
         point("repair.begin");
         let print = match place.root.replace(temp, path, &expect) {
             Ok(print) => print,
             Err(error) => return refuse(error.to_string()),
         };
+        if let (Some(clone), Value::File { digest, .. }) = (clone, &row.mat.value) {
+            clone.keep(digest);
+        }
         point("repair.moved");
         place.root.sync_all().map_err(io)?;
         row.fingerprint = Some(print);

@@ -10,7 +10,8 @@ use alike_core::ids::FolderId;
 use alike_store::{FolderKey, FolderRow, Store};
 
 use super::{Damaged, Parked};
-use crate::disk::Root;
+use crate::blobs::PLACES;
+use crate::disk::{Object, Root};
 use crate::ignore::Ignore;
 use crate::serve::Traffic;
 
@@ -77,14 +78,26 @@ impl Place {
         self.history.lock().expect("nobody panics while he counts").0
     }
 
+    /// Lists displaced versions, but for clones of what is in the folder: they take no room, what the disk does to their
+    /// bytes it does to those of the file, and when that is repaired they are made again.
+    pub(crate) fn displaced(&self) -> std::io::Result<Vec<Object>> {
+        let snapshot = self.store.snapshot().map_err(std::io::Error::other)?;
+        let mut all = Vec::new();
+        self.root.each_object(&mut |object| {
+            let lives = |places: Vec<(FolderKey, _)>| places.iter().any(|(key, _)| *key == self.key);
+            if !(object.is_clone && snapshot.blob_places(&object.digest, PLACES).is_ok_and(lives)) {
+                all.push(*object);
+            }
+            true
+        })?;
+        Ok(all)
+    }
+
     /// Counts displaced versions.
     pub(crate) fn count_history(&self) {
-        let mut bytes = 0;
-        let counted = self.root.each_object(&mut |object| {
-            bytes += object.bytes;
-            true
-        });
-        if counted.is_ok() {
+        let counted = self.displaced();
+        if let Ok(all) = counted {
+            let bytes = all.iter().map(|object| object.bytes).sum();
             self.history.lock().expect("nobody panics while he counts").0 = bytes;
         }
     }

@@ -512,7 +512,8 @@ impl Run<'_> {
             !(self.scan.cancelled)()
         };
         point("scan.hash");
-        let content = open.hash(name.as_bytes(), stat, buffer, self.scan.keep_outboards, &mut tick);
+        let (root, outboards) = (Some(self.scan.root), self.scan.keep_outboards);
+        let content = open.hash_and_keep(root, (name.as_bytes(), stat), buffer, outboards, &mut tick);
         point("scan.hashed");
         if let Ok(Content::Is { digest, stat }) = &content
             && stat.fingerprint.size <= MAX_PACKED as u64

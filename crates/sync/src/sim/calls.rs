@@ -291,6 +291,27 @@ pub(crate) fn dup(fd: impl AsFd) -> Result<OwnedFd> {
     }
 }
 
+/// Both files have the same bytes from here on, until one is written to. On the medium, as if they had been copied.
+pub(crate) fn ficlone<F: AsFd, G: AsFd>(to: F, from: G) -> Result<()> {
+    let Some(sim) = current() else {
+        return rustix::fs::ioctl_ficlone(to, from);
+    };
+    let ((machine, source), (_, target)) = (node(&sim, from), node(&sim, &to));
+    sim.point(machine, "ficlone")?;
+    if !sim.machines[machine].ways.clones {
+        return Err(Errno::OPNOTSUPP);
+    }
+    let bytes = sim.disk(machine, |d| {
+        sim.may_write(d, target, "clone into");
+        d.bytes(source)
+    });
+    let mut at = 0;
+    while at < bytes.len() {
+        at += rustix::io::pwrite(&to, &bytes[at..], at as u64)?;
+    }
+    Ok(())
+}
+
 pub(crate) fn file_system(fd: impl AsFd) -> Result<u32> {
     match current() {
         Some(_) => Ok(EXT4),

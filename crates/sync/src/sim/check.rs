@@ -165,6 +165,7 @@ impl Sim {
             assert_same(&mat, &tree, machine);
         }
         self.check_contents(&tree);
+        self.check_clones();
         self.check_conflicts(&wanted);
         self.check_strays();
     }
@@ -285,6 +286,25 @@ impl Sim {
         let all = disk.below(disk.folder);
         all.into_iter()
             .any(|n| disk.kind(n) == Kind::File && disk.digest(n) == key)
+    }
+
+    /// What is called a clone of something is that, but for one that a power cut caught.
+    fn check_clones(&self) {
+        for machine in self.machines.iter().filter(|m| !m.had_no_power.get()) {
+            let mut disk = machine.disk.borrow_mut();
+            for node in disk.below(disk.folder) {
+                let found = &disk.nodes[&node];
+                let name = found
+                    .up
+                    .as_ref()
+                    .and_then(|(_, name)| std::str::from_utf8(name).ok());
+                if found.attr.mtime == crate::disk::CLONED
+                    && let Some(digest) = name.and_then(Digest::from_hex)
+                {
+                    assert_eq!(disk.digest(node), digest, "a clone on m{}", machine.id);
+                }
+            }
+        }
     }
 
     /// Doing everything again changes nothing and says nothing.

@@ -50,7 +50,7 @@ pub(super) struct Node {
     data: Data,
     digest: Option<Digest>,
     pub(super) entries: BTreeMap<Vec<u8>, Oid>,
-    up: Option<(Oid, Vec<u8>)>,
+    pub(super) up: Option<(Oid, Vec<u8>)>,
     links: u32,
     /// A user could see it, or wrote it: its bytes are not alike's to throw away.
     pub(super) public: bool,

@@ -41,6 +41,8 @@ pub(super) struct Ways {
     pub(super) leases: bool,
     /// Do files keep exec bits? Where they do not, none is executable.
     pub(super) exec: bool,
+    /// Can two files share their bytes?
+    pub(super) clones: bool,
 }
 
 pub(super) struct Machine {
@@ -55,6 +57,8 @@ pub(super) struct Machine {
     pub(super) hands: RefCell<Vec<Oid>>,
     /// Did a process end in the middle of something?
     pub(super) fell: Cell<bool>,
+    /// Was the power cut at any time?
+    pub(super) had_no_power: Cell<bool>,
     /// Is it in the folder's circle by now?
     pub(super) paired: Cell<bool>,
 }
@@ -155,12 +159,14 @@ impl Machine {
                 exchange,
                 leases: rng.percent(75),
                 exec: true,
+                clones: id % 2 == 0,
             },
             medium,
             skew: Cell::new(skew),
             process: RefCell::new(None),
             hands: RefCell::default(),
             fell: Cell::new(false),
+            had_no_power: Cell::new(false),
             paired: Cell::new(paired),
         }
     }
@@ -316,6 +322,7 @@ impl Sim {
 
     fn power_cut(&self, machine: usize) {
         let here = &self.machines[machine];
+        here.had_no_power.set(true);
         self.catch_up(machine);
         let before = here.tree();
         let prints = here.disk.borrow().prints();

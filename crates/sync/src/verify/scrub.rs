@@ -223,15 +223,12 @@ impl Batch {
 
     fn objects(&self, part: &Part, after: Option<Digest>, work: &mut Work<'_>) -> Step {
         let place = &*part.place;
-        let mut all = Vec::new();
-        let listed = place.root.each_object(&mut |object| {
-            if after.is_none_or(|after| object.digest > after) {
-                all.push((object.digest, object.bytes));
-            }
-            true
-        });
         let failed = |e: std::io::Error| Error::Refused(format!("{}: .alike/objects: {e}", place.row.name));
-        listed.map_err(failed)?;
+        let all = place.displaced().map_err(failed)?.into_iter();
+        let mut all: Vec<(Digest, u64)> = all
+            .map(|object| (object.digest, object.bytes))
+            .filter(|(digest, _)| after.is_none_or(|after| *digest > after))
+            .collect();
         all.sort_unstable();
         for (digest, bytes) in all {
             if work.left == 0 {

@@ -1,0 +1,391 @@
+//! Where the file system can share the bytes of two files (btrfs, XFS), big files that are edited in place keep their past
+//! on this device alone. What cannot be mounted is said, by the test and by xtask.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use crate::harness::*;
+
+const MOUNT: &[&str] = &["mount", "-o", "loop"];
+const XFS: Make = Make {
+    mkfs: &["mkfs.xfs", "-q"],
+    mount: MOUNT,
+};
+const BTRFS: Make = Make {
+    mkfs: &["mkfs.btrfs", "-q"],
+    mount: MOUNT,
+};
+
+/// More than goes into packs, and less and more than what is fetched in one go.
+const SIZES: [(&str, usize); 3] = [("photo", 100_000), ("dir/disk", 400_000), ("film", 3 << 20)];
+
+/// Puts a device's folder on the mount.
+fn on_disk(lab: &Lab, mut device: Device) -> Device {
+    device.folder = lab.path("disk").join(&device.name);
+    fs::create_dir_all(&device.folder).unwrap();
+    device
+}
+
+/// A device with a folder of its own, and nobody else.
+fn alone(lab: &Lab, fill: impl FnOnce(&Path)) -> Device {
+    let mut a = on_disk(lab, lab.device("laptop"));
+    fill(&a.folder);
+    a.start();
+    a.share();
+    seen(&a);
+    a
+}
+
+fn fill(dir: &Path) {
+    for (name, size) in SIZES {
+        write(dir.join(name), noise(name, size));
+    }
+    write(dir.join("small"), "a small file");
+}
+
+/// Returns when a device that nobody is connected to has seen its folder as it is, and made it a generation.
+#[track_caller]
+fn seen(device: &Device) {
+    eventually("it has seen its folder", LONG, || {
+        let log = json(device, &["log", "-n", "1"]);
+        device.field("state") == "idle" && log[0]["root"] == device.hash()
+    });
+}
+
+/// Edits each big file in place.
+fn edit(device: &Device, round: u64) {
+    for (name, size) in SIZES {
+        flip(device.path(name), round * size as u64 / 16);
+    }
+}
+
+/// The folder's newest generation, and a copy of it.
+fn as_it_is(lab: &Lab, device: &Device) -> (String, PathBuf) {
+    let number = generation(device);
+    let copy = copy_of(device, lab.path(&format!("was {number} on {}", device.name)));
+    (number, copy)
+}
+
+#[track_caller]
+fn assert_was(lab: &Lab, device: &Device, (number, copy): &(String, PathBuf)) {
+    let dir = lab.path(&format!("checkout of {number}"));
+    device.ok(["checkout".as_ref(), number.as_ref(), dir.as_os_str()]);
+    assert_same_tree(copy, &dir);
+    fs::remove_dir_all(dir).unwrap();
+}
+
+/// Objects by name. Each is what its name says.
+#[track_caller]
+fn objects(device: &Device) -> Vec<(String, fs::Metadata)> {
+    let mut all = Vec::new();
+    for shard in fs::read_dir(device.path(".alike/objects")).unwrap() {
+        for entry in fs::read_dir(shard.unwrap().path()).unwrap() {
+            let (name, path) = entry
+                .map(|e| (e.file_name().into_string().unwrap(), e.path()))
+                .unwrap();
+            assert_eq!(blake3::hash(&fs::read(&path).unwrap()).to_hex()[..], name[..]);
+            all.push((name, fs::metadata(path).unwrap()));
+        }
+    }
+    all
+}
+
+fn bytes_of(objects: &[(String, fs::Metadata)]) -> u64 {
+    objects.iter().map(|(_, meta)| meta.len()).sum()
+}
+
+/// Bytes that are taken on the mount.
+fn used(lab: &Lab) -> u64 {
+    let disk = fs::File::open(lab.path("disk")).unwrap();
+    rustix::fs::syncfs(&disk).unwrap();
+    let room = rustix::fs::fstatvfs(&disk).unwrap();
+    (room.f_blocks - room.f_bfree) * room.f_frsize
+}
+
+fn all_sizes() -> u64 {
+    SIZES.iter().map(|(_, size)| *size as u64).sum()
+}
+
+fn edits_in_place_have_a_past(make: Make) {
+    let lab = Lab::new();
+    let Some(_disk) = Image::new(lab.path("disk"), make) else {
+        return;
+    };
+    let mut a = alone(&lab, fill);
+    let mut past = vec![as_it_is(&lab, &a)];
+    for round in 1..=5 {
+        edit(&a, round);
+        seen(&a);
+        past.push(as_it_is(&lab, &a));
+    }
+    // Saved as editors do, and removed.
+    let aside = lab.path("disk/aside");
+    write(&aside, noise("another", 400_000));
+    fs::rename(&aside, a.path("dir/disk")).unwrap();
+    fs::remove_file(a.path("photo")).unwrap();
+    seen(&a);
+    past.push(as_it_is(&lab, &a));
+    a.restart();
+    for entry in json(&a, &["log"]).as_array().unwrap() {
+        assert_eq!(entry["content"], "complete", "{entry}");
+    }
+    past.iter().for_each(|was| assert_was(&lab, &a, was));
+    for (number, copy) in past.iter().rev() {
+        a.ok(["restore", number]);
+        seen(&a);
+        assert_same_tree(copy, &a.path(""));
+    }
+    objects(&a);
+    a.ok(["verify"]);
+    assert_eq!(names(&a.path(".alike/tmp")), [""; 0]);
+
+    // Of what is in the folder, history takes nothing; the rest goes when nothing needs it any more.
+    let taken = objects(&a).len();
+    assert!(taken >= 6 * SIZES.len(), "{taken}");
+    let told = json(&a, &["gc", "--keep", "1", "--dry-run"]);
+    assert!(told["freed_bytes"].as_u64().unwrap() >= 5 * all_sizes(), "{told}");
+    json(&a, &["gc", "--keep", "1"]);
+    assert_eq!(bytes_of(&objects(&a)), all_sizes());
+    assert_eq!(a.field("history_bytes"), 0);
+    let nothing = json(&a, &["gc", "--keep", "1", "--dry-run"]);
+    assert_eq!(nothing["removed_objects"], 0, "{nothing}");
+    let last = generation(&a);
+    a.ok(["pin", &last]);
+    for (name, _) in SIZES {
+        fs::remove_file(a.path(name)).unwrap();
+    }
+    write(a.path("left"), "something is");
+    seen(&a);
+    json(&a, &["gc", "--keep", "1"]);
+    assert_eq!(a.field("history_bytes"), all_sizes());
+    a.ok(["unpin", &last]);
+    json(&a, &["gc", "--keep", "1"]);
+    assert!(objects(&a).is_empty());
+    assert_eq!(a.field("history_bytes"), 0);
+    a.ok(["verify"]);
+}
+
+#[test]
+fn edits_in_place_have_a_past_on_btrfs() {
+    edits_in_place_have_a_past(BTRFS);
+}
+
+#[test]
+fn edits_in_place_have_a_past_on_xfs() {
+    edits_in_place_have_a_past(XFS);
+}
+
+fn what_was_received_has_a_past_too(make: Make) {
+    let lab = Lab::new();
+    let Some(_disk) = Image::new(lab.path("disk"), make) else {
+        return;
+    };
+    let (mut a, mut b) = (lab.device("laptop"), on_disk(&lab, lab.device("desktop")));
+    fill(&a.folder);
+    a.start();
+    b.start();
+    pair(&a, &b);
+    assert_converged(&[&a, &b]);
+    assert_eq!(bytes_of(&objects(&b)), all_sizes());
+    let mut past = vec![as_it_is(&lab, &b)];
+    // One from afar displaces what has a clone already: it is kept once, and it is the file itself.
+    let was = fs::metadata(b.path("film")).unwrap().ino();
+    flip(a.path("film"), 1 << 20);
+    assert_converged(&[&a, &b]);
+    let kept = object(&b, &noise("film", 3 << 20));
+    assert_eq!(fs::metadata(kept).unwrap().ino(), was);
+    assert_eq!(objects(&b).len(), SIZES.len() + 1);
+    past.push(as_it_is(&lab, &b));
+    a.stop();
+    for round in 1..=2 {
+        edit(&b, round);
+        seen(&b);
+        past.push(as_it_is(&lab, &b));
+    }
+    past.iter().for_each(|was| assert_was(&lab, &b, was));
+    b.ok(["restore", &past[0].0]);
+    seen(&b);
+    assert_same_tree(&past[0].1, &b.path(""));
+    objects(&b);
+    a.start();
+    assert_converged(&[&a, &b]);
+    assert_same_tree(&past[0].1, &a.path(""));
+    b.ok(["verify"]);
+    for device in [&a, &b] {
+        assert_eq!(device.field("conflicts"), 0);
+        assert_eq!(device.field("problems"), serde_json::json!([]));
+    }
+}
+
+#[test]
+fn what_was_received_has_a_past_too_on_btrfs() {
+    what_was_received_has_a_past_too(BTRFS);
+}
+
+#[test]
+fn what_was_received_has_a_past_too_on_xfs() {
+    what_was_received_has_a_past_too(XFS);
+}
+
+fn what_nobody_edits_takes_no_more_room(make: Make) {
+    let lab = Lab::new();
+    let Some(_disk) = Image::new(lab.path("disk"), make) else {
+        return;
+    };
+    let total = 20 * (4 << 20);
+    let fill = |dir: &Path| {
+        for n in 0..20 {
+            write(
+                dir.join(format!("d{}/{n}", n % 3)),
+                noise(&format!("{n}"), 4 << 20),
+            );
+        }
+    };
+    let mut a = on_disk(&lab, lab.device("laptop"));
+    fill(&a.folder);
+    let before = used(&lab);
+    assert!(before >= total, "{before}");
+    a.start();
+    a.share();
+    seen(&a);
+    let after = used(&lab);
+    assert!(after < before + total / 8, "{after}, before {before}");
+    // Each is one more file, and one received is no more than one hashed.
+    assert_eq!(objects(&a).len(), 20);
+    let mut b = on_disk(&lab, lab.device("desktop"));
+    b.start();
+    pair(&a, &b);
+    assert_converged(&[&a, &b]);
+    let both = used(&lab);
+    assert!(both < after + total + total / 8, "{both}, one is {after}");
+    assert_eq!(objects(&b).len(), 20);
+    // Read once.
+    let checked = verify(&a, &[], 0)["checked"].as_u64().unwrap();
+    fs::remove_dir_all(a.path(".alike/objects")).unwrap();
+    assert_eq!(verify(&a, &[], 0)["checked"], checked);
+}
+
+#[test]
+fn what_nobody_edits_takes_no_more_room_on_btrfs() {
+    what_nobody_edits_takes_no_more_room(BTRFS);
+}
+
+#[test]
+fn what_nobody_edits_takes_no_more_room_on_xfs() {
+    what_nobody_edits_takes_no_more_room(XFS);
+}
+
+/// Somebody writes between the clone and the hash, by a call and through a map: nothing is kept as what it is not.
+fn a_write_in_that_moment(make: Make) {
+    let lab = Lab::new();
+    let Some(_disk) = Image::new(lab.path("disk"), make) else {
+        return;
+    };
+    let mut a = on_disk(&lab, lab.fallible("laptop"));
+    fill(&a.folder);
+    a.start();
+    a.share();
+    seen(&a);
+    let mut past = vec![as_it_is(&lab, &a)];
+    for round in 0..2 {
+        let map = (round == 1).then(|| Map::new(a.path("dir/disk")));
+        if let Some(map) = &map {
+            // Written to before, so that no fault tells of it.
+            map.flip(5000, 2);
+        }
+        a.kill();
+        let held = Hold::new(&a);
+        a.launch(&format!("clone.made={}", held.action(1)));
+        eventually("it answers", LONG, || a.cmd(["status", "--json"]).code == 0);
+        if map.is_none() {
+            flip(a.path("dir/disk"), 1000);
+        }
+        held.reached("the clone");
+        match &map {
+            Some(map) => map.flip(5000, 4),
+            None => flip(a.path("dir/disk"), 300_000),
+        }
+        held.release();
+        drop(map);
+        seen(&a);
+        past.push(as_it_is(&lab, &a));
+        objects(&a);
+    }
+    for round in 3..5 {
+        edit(&a, round);
+        seen(&a);
+        past.push(as_it_is(&lab, &a));
+    }
+    past.iter().for_each(|was| assert_was(&lab, &a, was));
+    objects(&a);
+    a.ok(["verify"]);
+    assert_eq!(names(&a.path(".alike/tmp")), [""; 0]);
+}
+
+#[test]
+fn a_write_in_that_moment_on_btrfs() {
+    a_write_in_that_moment(BTRFS);
+}
+
+#[test]
+fn a_write_in_that_moment_on_xfs() {
+    a_write_in_that_moment(XFS);
+}
+
+/// The engine ends at each point of making a clone, of what was saved and of what arrives.
+fn killed_while_it_clones(make: Make) {
+    let lab = Lab::new();
+    let Some(_disk) = Image::new(lab.path("disk"), make) else {
+        return;
+    };
+    let (mut a, mut b) = (lab.device("laptop"), on_disk(&lab, lab.fallible("desktop")));
+    fill(&a.folder);
+    a.start();
+    b.start();
+    pair(&a, &b);
+    assert_converged(&[&a, &b]);
+    let points: Vec<String> = fail_points()
+        .into_iter()
+        .filter(|point| point.starts_with("clone."))
+        .collect();
+    assert_eq!(points.len(), 2);
+    let mut round = 0;
+    for point in &points {
+        for (is_local, at) in [(true, 1), (false, 1), (true, 2), (false, 2)] {
+            round += 1;
+            eprintln!("{point}, time {at}, local: {is_local}");
+            b.kill();
+            edit(if is_local { &b } else { &a }, round);
+            b.launch(&format!("{point}=kill@{at}"));
+            eventually("it falls", LONG, || b.fell());
+            b.start();
+            assert_converged(&[&a, &b]);
+            assert_eq!(names(&b.path(".alike/tmp")), [""; 0], "{point}");
+            objects(&b);
+            let was = as_it_is(&lab, &b);
+            edit(&b, round + 1);
+            assert_converged(&[&a, &b]);
+            b.ok(["pause"]);
+            assert_was(&lab, &b, &was);
+            b.ok(["resume"]);
+            edit(&b, round + 1);
+            assert_converged(&[&a, &b]);
+        }
+    }
+    b.ok(["verify"]);
+    for device in [&a, &b] {
+        assert_eq!(device.field("conflicts"), 0);
+        assert_eq!(device.field("problems"), serde_json::json!([]));
+    }
+}
+
+#[test]
+fn killed_while_it_clones_on_btrfs() {
+    killed_while_it_clones(BTRFS);
+}
+
+#[test]
+fn killed_while_it_clones_on_xfs() {
+    killed_while_it_clones(XFS);
+}
