@@ -2,7 +2,7 @@
 //! on this device alone. What cannot be mounted is said, by the test and by xtask.
 
 use std::fs;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use crate::harness::*;
@@ -289,25 +289,18 @@ fn a_write_in_that_moment(make: Make) {
     seen(&a);
     let mut past = vec![as_it_is(&lab, &a)];
     for round in 0..2 {
-        let map = (round == 1).then(|| Map::new(a.path("dir/disk")));
-        if let Some(map) = &map {
-            // Written to before, so that no fault tells of it.
-            map.flip(5000, 2);
-        }
         a.kill();
         let held = Hold::new(&a);
         a.launch(&format!("clone.made={}", held.action(1)));
         eventually("it answers", LONG, || a.cmd(["status", "--json"]).code == 0);
-        if map.is_none() {
-            flip(a.path("dir/disk"), 1000);
-        }
+        flip(a.path("dir/disk"), 1000 + round);
         held.reached("the clone");
-        match &map {
-            Some(map) => map.flip(5000, 4),
-            None => flip(a.path("dir/disk"), 300_000),
+        if round == 0 {
+            flip(a.path("dir/disk"), 300_000);
+        } else {
+            Map::new(a.path("dir/disk")).flip(300_000, 4);
         }
         held.release();
-        drop(map);
         seen(&a);
         past.push(as_it_is(&lab, &a));
         objects(&a);
@@ -331,6 +324,55 @@ fn a_write_in_that_moment_on_btrfs() {
 #[test]
 fn a_write_in_that_moment_on_xfs() {
     a_write_in_that_moment(XFS);
+}
+
+/// Who keeps a file open and writes to it is not disturbed; what he leaves in it has a past when he is done.
+#[test]
+fn what_is_open_for_writing_is_cloned_when_it_is_closed() {
+    let lab = Lab::new();
+    let Some(_disk) = Image::new(lab.path("disk"), XFS) else {
+        return;
+    };
+    let a = alone(&lab, fill);
+    let before = objects(&a).len();
+    let open = fs::File::options().write(true).open(a.path("film")).unwrap();
+    for n in 0..3 {
+        open.write_all_at(b"written while it is open", n << 20).unwrap();
+        seen(&a);
+    }
+    assert_eq!(objects(&a).len(), before);
+    drop(open);
+    let now = fs::read(a.path("film")).unwrap();
+    eventually("it is cloned", LONG, || object(&a, &now).exists());
+    assert_eq!(objects(&a).len(), before + 1);
+}
+
+/// What the disk does to a file it does to its clone. Brought back, both are.
+#[test]
+fn what_a_disk_damaged_is_good_again_in_the_past_too() {
+    let lab = Lab::new();
+    let Some(disk) = Image::new(lab.path("disk"), XFS) else {
+        return;
+    };
+    let (mut a, mut b) = (on_disk(&lab, lab.device("laptop")), lab.device("desktop"));
+    fill(&a.folder);
+    a.start();
+    b.start();
+    pair(&a, &b);
+    assert_converged(&[&a, &b]);
+    let was = as_it_is(&lab, &a);
+    a.stop();
+    disk.rot(&a.path("film"), 1 << 20);
+    a.start();
+    settle(&[&a, &b]);
+    found(&verify(&a, &[], 4), &["film"], &[]);
+    found(&verify(&a, &["--repair"], 0), &["film"], &["film"]);
+    objects(&a);
+    b.stop();
+    flip(a.path("film"), 2 << 20);
+    seen(&a);
+    assert_was(&lab, &a, &was);
+    found(&verify(&a, &[], 0), &[], &[]);
 }
 
 /// The engine ends at each point of making a clone, of what was saved and of what arrives.

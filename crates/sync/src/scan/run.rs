@@ -451,7 +451,7 @@ impl Run<'_> {
                 look::of_link(open, &member.name, path.clone(), member.base, self.clock)
             } else {
                 let held = self.may_be_held(open, &member.name, stat);
-                let content = self.hash(buffer, open, &member.name, stat);
+                let content = self.hash(buffer, open, &member.name, (stat, held));
                 match content {
                     Err(e) if is_unreadable(&e) => {
                         let stat = open.stat(member.name.as_bytes()).ok().flatten();
@@ -505,14 +505,22 @@ impl Run<'_> {
         stat.is_some_and(|stat| self.clock.may_hide_a_map(&stat)) && open.may_be_written(name.as_bytes())
     }
 
-    fn hash(&self, buffer: &mut Buffer, open: &Dir, name: &Name, stat: Option<Stat>) -> io::Result<Content> {
+    fn hash(
+        &self,
+        buffer: &mut Buffer,
+        open: &Dir,
+        name: &Name,
+        (stat, held): (Option<Stat>, bool),
+    ) -> io::Result<Content> {
         let mut tick = |bytes| {
             self.hashed.fetch_add(bytes, Ordering::Relaxed);
             self.batches.tick();
             !(self.scan.cancelled)()
         };
         point("scan.hash");
-        let (root, outboards) = (Some(self.scan.root), self.scan.keep_outboards);
+        // Whoever keeps writing to it should not wait for a clone again and again. It is hashed once more when he is done.
+        let root = (!held).then_some(self.scan.root);
+        let outboards = self.scan.keep_outboards;
         let content = open.hash_and_keep(root, (name.as_bytes(), stat), buffer, outboards, &mut tick);
         point("scan.hashed");
         if let Ok(Content::Is { digest, stat }) = &content
