@@ -104,7 +104,8 @@ pub struct FolderStatus {
     pub received_bytes: u64,
     /// Content bytes sent since the engine started.
     pub sent_bytes: u64,
-    /// Bytes of displaced versions in `.alike/objects`, as counted a minute ago at most.
+    /// Bytes of earlier versions in `.alike/objects`, as counted a minute ago at most. Those that share bytes with a file
+    /// are counted whole, unless all of them are in the folder.
     #[serde(default)]
     pub history_bytes: u64,
     /// The devices of this folder.

@@ -18,7 +18,7 @@ use crate::failpoint::point;
 /// says this is what it was when it was hashed, and nobody's bytes go with it if another one takes its place.
 pub(crate) const CLONED: i64 = 101_010_101;
 /// Files over this (bytes) are cloned: smaller contents are in packs. (A simulated file is small.)
-pub(crate) const CLONED_FROM: u64 = if cfg!(test) { 0 } else { MAX_PACKED as u64 };
+pub(crate) const CLONED_FROM: u64 = if cfg!(test) { 1 } else { MAX_PACKED as u64 };
 /// A hundredth of the file system stays free of clones, but no more than this (bytes): what an edit would free stays
 /// taken, and the past is worth less than room to work.
 const SPARE: u64 = 1 << 30;

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use alike_core::digest::Digest;
 use alike_core::ids::FolderId;
-use alike_store::{FolderKey, FolderRow, Store};
+use alike_store::{FolderKey, FolderRow, Snapshot, Store};
 
 use super::{Damaged, Parked};
 use crate::blobs::PLACES;
@@ -84,13 +84,26 @@ impl Place {
         let snapshot = self.store.snapshot().map_err(std::io::Error::other)?;
         let mut all = Vec::new();
         self.root.each_object(&mut |object| {
-            let lives = |places: Vec<(FolderKey, _)>| places.iter().any(|(key, _)| *key == self.key);
-            if !(object.is_clone && snapshot.blob_places(&object.digest, PLACES).is_ok_and(lives)) {
+            if !(object.is_clone && self.lives(&snapshot, &object.digest)) {
                 all.push(*object);
             }
             true
         })?;
         Ok(all)
+    }
+
+    /// Is this one there, and would be listed?
+    pub(crate) fn is_displaced(&self, snapshot: &Snapshot, digest: &Digest) -> bool {
+        match (self.root.open_object(digest), self.root.was_displaced(digest)) {
+            (Ok(None), _) => false,
+            (_, Ok(false)) => !self.lives(snapshot, digest),
+            _ => true,
+        }
+    }
+
+    fn lives(&self, snapshot: &Snapshot, digest: &Digest) -> bool {
+        let is_here = |places: Vec<(FolderKey, _)>| places.iter().any(|(key, _)| *key == self.key);
+        snapshot.blob_places(digest, PLACES).is_ok_and(is_here)
     }
 
     /// Counts displaced versions.

@@ -9,7 +9,7 @@ use alike_store::IndexRow;
 
 use super::{Finding, Found, Wrote};
 use crate::clock::now_ns;
-use crate::disk::{Content, Dir, Kind, Stat};
+use crate::disk::{Content, Dir, Kind, Root, Stat};
 
 /// Longest symlink target (bytes); Linux has no longer ones.
 const MAX_TARGET: usize = MAX_PATH - 1;
@@ -31,10 +31,26 @@ pub(super) struct Clock {
     pub(super) maps_show_after: Option<i64>,
 }
 
+/// How coarse the times of most file systems are: a tick of the kernel (ns).
+const GRAIN: i64 = 10_000_000;
+/// And of those that keep even seconds, or whose times come from elsewhere (ns).
+const COARSE_GRAIN: i64 = 2_000_000_000;
 /// Grain of a time that was kept without a fraction: an old ext3, a server, an archive. 2 s, as on FAT.
 const WHOLE_SECONDS: i64 = 2_000_000_000;
 
 impl Clock {
+    /// As it is now.
+    pub(super) fn new(root: &Root) -> Clock {
+        let fine = root.keeps_fine_times();
+        Clock {
+            start: now_ns(),
+            grain: if fine { GRAIN } else { COARSE_GRAIN },
+            is_ours: fine,
+            keeps_exec: root.keeps_exec(),
+            maps_show_after: (root.maps_show_after()).map(|after| after.as_nanos() as i64),
+        }
+    }
+
     /// Could it change again without its fingerprint telling? So it is if a change now would get the times
     /// that it has already. (Times that are still to come would not be given now.)
     fn is_racy(&self, stat: &Stat) -> bool {

@@ -16,7 +16,6 @@ use super::gone::Gone;
 use super::look::{self, Clock, Look};
 use super::pool::Pool;
 use super::{Found, Scan, ScanError, ScanReport, Target};
-use crate::clock;
 use crate::disk::{Buffer, Content, Dir, Kind, Stat, is_unreadable};
 use crate::failpoint::point;
 use crate::ignore::{Asker, RULES, Rules, Trouble};
@@ -29,10 +28,6 @@ const LONG: u64 = 4 * 1024 * 1024;
 const SHARE: u64 = 16 * 1024 * 1024;
 /// How often a directory that changes while it is listed is listed again.
 const LIST_TRIES: usize = 3;
-/// How coarse the times of most file systems are: a tick of the kernel (ns).
-const GRAIN: i64 = 10_000_000;
-/// And of those that keep even seconds, or whose times come from elsewhere (ns).
-const COARSE_GRAIN: i64 = 2_000_000_000;
 
 /// How far to look into a member that the index knows as the directory it is. Any other directory is looked
 /// through wholly.
@@ -83,7 +78,7 @@ pub(super) fn run(
     scan.root.check_known().map_err(ScanError::Root)?;
     let run = Run {
         scan,
-        clock: clock(scan),
+        clock: Clock::new(scan.root),
         pool: Pool::new(),
         batches: Batches::new(out),
         gone: Mutex::default(),
@@ -118,17 +113,6 @@ pub(super) fn run(
         complete,
         gone_dirs,
     })
-}
-
-fn clock(scan: &Scan<'_>) -> Clock {
-    let fine = scan.root.keeps_fine_times();
-    Clock {
-        start: clock::now_ns(),
-        grain: if fine { GRAIN } else { COARSE_GRAIN },
-        is_ours: fine,
-        keeps_exec: scan.root.keeps_exec(),
-        maps_show_after: (scan.root.maps_show_after()).map(|after| after.as_nanos() as i64),
-    }
 }
 
 impl Run<'_> {

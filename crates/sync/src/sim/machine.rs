@@ -159,7 +159,7 @@ impl Machine {
                 exchange,
                 leases: rng.percent(75),
                 exec: true,
-                clones: id % 2 == 0,
+                clones: id.is_multiple_of(2),
             },
             medium,
             skew: Cell::new(skew),

@@ -101,7 +101,7 @@ impl Rotten {
                 Thing::Object(key, digest) => {
                     let part = parts.iter().find(|part| part.place.key == key);
                     // Nobody can tell of a folder that is not there.
-                    part.is_none_or(|part| !matches!(part.place.root.open_object(&digest), Ok(None)))
+                    part.is_none_or(|part| part.place.is_displaced(&snapshot, &digest))
                 }
                 Thing::Packed(digest) => snapshot.is_packed(&digest)?,
                 Thing::Node(digest) => snapshot.has_node(&digest)?,
