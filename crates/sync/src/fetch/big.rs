@@ -228,6 +228,9 @@ pub(super) async fn pieces_kept(
         .unwrap_or_else(|e| Err(std::io::Error::other(e)))
 }
 
+/// What was asked for, of which source, what of it is in the file, and how that ended.
+type Answer = (Piece, usize, Piece, Result<bool, WireError>);
+
 /// Gets all that is not here yet: from the version that `item` replaces, then in pieces. `false`: nobody could give some of them.
 async fn pieces(
     place: &Arc<Place>,
@@ -262,7 +265,7 @@ async fn pieces(
     let mut wanted = have.missing();
     wanted.reverse();
     let mut dead: HashSet<usize> = HashSet::new();
-    let mut tasks: JoinSet<(Piece, usize, Vec<(u64, u64)>, Result<bool, WireError>)> = JoinSet::new();
+    let mut tasks: JoinSet<Answer> = JoinSet::new();
     let mut unnoted = 0;
     let mut turn = 0;
     loop {
