@@ -2,7 +2,7 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::panic::catch_unwind;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, RwLock};
@@ -28,6 +28,9 @@ const CACHE: usize = 64 * 1024 * 1024;
 const RESERVE: u64 = 32 * 1024 * 1024;
 /// … on a small file system this share of it.
 const SMALL_RESERVE: u64 = 4;
+
+/// What files are counted in (bytes).
+const BLOCK: u64 = 512;
 
 /// The database in a state directory. Share it as `Arc<Store>`; one write transaction runs at a time, the others
 /// wait, and readers never wait.
@@ -113,7 +116,12 @@ impl Store {
             tx.abort()?;
             Ok(used)
         })?;
-        Ok(fs::metadata(&self.path).map_or(0, |meta| meta.len().saturating_sub(used)))
+        Ok(self.bytes_on_disk().saturating_sub(used))
+    }
+
+    /// What the database's file takes (bytes): redb makes it twice as long when it is full, which takes nothing yet.
+    pub fn bytes_on_disk(&self) -> u64 {
+        fs::metadata(&self.path).map_or(0, |meta| meta.len().min(meta.blocks() * BLOCK))
     }
 
     /// Gives pages that nothing is in back to the file system, and fills the others, if there is room to do that. `false`:
@@ -125,7 +133,7 @@ impl Store {
             return Ok(false);
         }
         // The new tables are written beside the old ones.
-        let size = fs::metadata(&self.path).map_or(0, |meta| meta.len());
+        let size = self.bytes_on_disk();
         let has_room = self
             .room()
             .is_none_or(|(free, total)| free.saturating_sub(size) >= RESERVE.min(total / SMALL_RESERVE));

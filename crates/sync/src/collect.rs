@@ -307,11 +307,11 @@ impl Work<'_> {
         }
         done.removed_objects += sweep.removed;
         self.point("gc.compact")?;
-        let before = database_bytes(self.store);
+        let before = self.store.bytes_on_disk();
         if (asked && sweep.removed > 0) || worth_compacting(self.store)? {
             compact(self.store)?;
         }
-        done.freed_bytes += before.saturating_sub(database_bytes(self.store));
+        done.freed_bytes += before.saturating_sub(self.store.bytes_on_disk());
         self.point("gc.end")
     }
 }
@@ -364,13 +364,9 @@ fn busy() -> Error {
     )
 }
 
-fn database_bytes(store: &Store) -> u64 {
-    fs::metadata(store.path()).map_or(0, |meta| meta.len())
-}
-
 fn worth_compacting(store: &Store) -> Result<bool, Error> {
     let free = store.free_bytes()?;
-    Ok(free >= WORTH.0 && free >= database_bytes(store) / WORTH.1)
+    Ok(free >= WORTH.0 && free >= store.bytes_on_disk() / WORTH.1)
 }
 
 fn compact(store: &Store) -> Result<(), Error> {

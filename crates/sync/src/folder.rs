@@ -52,7 +52,7 @@ pub(crate) use rules::leaves_out;
 
 /// Events waiting for the folder's thread; senders wait when it is full.
 const QUEUE: usize = 64;
-/// Findings committed in one transaction at most.
+/// Findings committed in one transaction at most: the store's reserve is for some of these.
 const MAX_FINDINGS: usize = 4096;
 /// Problems kept for `status`; the rest are counted in the last one.
 pub(crate) const MAX_PROBLEMS: usize = 1000;

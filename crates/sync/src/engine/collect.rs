@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use alike_store::FolderKey;
+use tokio::time::Instant;
 
 use super::folders::Slot;
 use super::past::find_generation;
@@ -16,19 +17,33 @@ use crate::folder::Place;
 
 /// Pause before the first collection after a start, and between two.
 const BY_ITSELF: (Duration, Duration) = (Duration::from_secs(15 * 60), Duration::from_secs(6 * 60 * 60));
+/// How often the database's size is looked at.
+const LOOK: Duration = Duration::from_secs(60);
+/// A database that has grown by so many bytes, and to twice its size, is collected sooner: each commit of a large first scan
+/// leaves a tree that nobody needs when the next one is there.
+const GROWN: u64 = 64 << 20;
 
 impl Engine {
     /// Asks for a collection now and then, as long as the engine lives.
     pub(super) fn collect_by_itself(&self) {
         let events = self.events.downgrade();
+        let store = Arc::downgrade(&self.store);
         tokio::spawn(async move {
-            tokio::time::sleep(BY_ITSELF.0).await;
-            while let Some(events) = events.upgrade() {
+            let size = || Some(store.upgrade()?.bytes_on_disk());
+            let (mut due, mut least) = (Instant::now() + BY_ITSELF.0, size().unwrap_or(0));
+            loop {
+                tokio::time::sleep(LOOK).await;
+                let Some(now) = size() else { return };
+                // A collection since has made it smaller.
+                least = least.min(now);
+                if Instant::now() < due && now - least < least.max(GROWN) {
+                    continue;
+                }
+                (due, least) = (Instant::now() + BY_ITSELF.1, now);
+                let Some(events) = events.upgrade() else { return };
                 if events.send(Event::Collect).await.is_err() {
                     return;
                 }
-                drop(events);
-                tokio::time::sleep(BY_ITSELF.1).await;
             }
         });
     }
