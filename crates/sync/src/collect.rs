@@ -69,17 +69,29 @@ impl Wanted {
     }
 }
 
+/// How far a collection goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mode {
+    /// It only tells what would go.
+    Tell,
+    /// What nobody needs goes; others go on. The database uses that room again.
+    Sweep,
+    /// The database is compacted too, if that is worth it: others wait.
+    Compact,
+}
+
 /// Collects in one go; other things go on meanwhile. `wanted`: of which folders generations may go. `places`: all
 /// folders that are open, for what they have displaced.
 pub(crate) fn collect(
     store: &Arc<Store>,
     places: &[Arc<Place>],
     wanted: &[(FolderKey, Wanted)],
-    dry_run: bool,
+    mode: Mode,
 ) -> Result<Collected, Error> {
     let mut work = Work {
         store,
         places,
+        compacts: mode == Mode::Compact,
         unnamed: UNNAMED,
         patience: PATIENCE,
         nodes: Sweep::default(),
@@ -88,12 +100,13 @@ pub(crate) fn collect(
             Ok(())
         },
     };
-    work.run(wanted, dry_run)
+    work.run(wanted, mode == Mode::Tell)
 }
 
 struct Work<'a> {
     store: &'a Store,
     places: &'a [Arc<Place>],
+    compacts: bool,
     /// How long what no generation ever had is kept (seconds).
     unnamed: u64,
     patience: Duration,
@@ -308,7 +321,7 @@ impl Work<'_> {
         done.removed_objects += sweep.removed;
         self.point("gc.compact")?;
         let before = self.store.bytes_on_disk();
-        if (asked && sweep.removed > 0) || worth_compacting(self.store)? {
+        if self.compacts && ((asked && sweep.removed > 0) || worth_compacting(self.store)?) {
             compact(self.store)?;
         }
         done.freed_bytes += before.saturating_sub(self.store.bytes_on_disk());

@@ -89,7 +89,7 @@ enum Event {
     /// A folder's view or activity changed.
     FolderChanged(FolderKey),
     /// It is time to let go of what nobody keeps.
-    Collect,
+    Collect(crate::collect::Mode),
     /// It is time to read a little again.
     Scrub,
     /// A person answered what the folder held.
@@ -375,7 +375,7 @@ impl Engine {
             } => self.pair_asked(connection, request, send),
             Event::Redeemed { asked, result } => self.redeemed(*asked, result),
             Event::FolderChanged(key) => self.folder_changed(key),
-            Event::Collect => self.collect_now(),
+            Event::Collect(mode) => self.collect_now(mode),
             Event::Scrub => self.scrub_now(),
             Event::Settled { device, link, folder } => self.settled(device, link, folder),
             Event::Answered(key) => self.hold_answered(key),

@@ -316,6 +316,7 @@ impl History {
         let mut work = Work {
             store: &store,
             places: &places,
+            compacts: true,
             unnamed,
             patience: Duration::ZERO,
             nodes: Sweep::in_steps_of(7),

@@ -10,7 +10,7 @@ use super::folders::Slot;
 use super::past::find_generation;
 use super::socket::Responder;
 use super::{Engine, Event};
-use crate::collect::{Wanted, collect};
+use crate::collect::{Mode, Wanted, collect};
 use crate::control::{FolderRef, Pinned};
 use crate::error::Error;
 use crate::folder::Place;
@@ -36,12 +36,18 @@ impl Engine {
                 let Some(now) = size() else { return };
                 // A collection since has made it smaller.
                 least = least.min(now);
-                if Instant::now() < due && now - least < least.max(GROWN) {
+                let is_due = Instant::now() >= due;
+                if !is_due && now - least < least.max(GROWN) {
                     continue;
                 }
-                (due, least) = (Instant::now() + BY_ITSELF.1, now);
+                least = now;
+                // Something is going on: nobody should wait until a large database is compacted.
+                let mode = if is_due { Mode::Compact } else { Mode::Sweep };
+                if is_due {
+                    due = Instant::now() + BY_ITSELF.1;
+                }
                 let Some(events) = events.upgrade() else { return };
-                if events.send(Event::Collect).await.is_err() {
+                if events.send(Event::Collect(mode)).await.is_err() {
                     return;
                 }
             }
@@ -57,7 +63,7 @@ impl Engine {
     }
 
     /// The policy, on all folders.
-    pub(super) fn collect_now(&self) {
+    pub(super) fn collect_now(&self, mode: Mode) {
         let wanted: Vec<(FolderKey, Wanted)> = self
             .folders
             .keys()
@@ -66,7 +72,7 @@ impl Engine {
         let (store, places, busy) = (self.store.clone(), self.places(), self.collecting.clone());
         tokio::task::spawn_blocking(move || {
             let Ok(_alone) = busy.try_lock() else { return };
-            match collect(&store, &places, &wanted, false) {
+            match collect(&store, &places, &wanted, mode) {
                 Ok(done) if done.removed_objects > 0 => tracing::info!(
                     objects = done.removed_objects,
                     bytes = done.freed_bytes,
@@ -104,7 +110,8 @@ impl Engine {
         tokio::task::spawn_blocking(move || {
             // One after the other.
             let _alone = busy.lock().unwrap_or_else(|e| e.into_inner());
-            match collect(&store, &places, &wanted, dry_run) {
+            let mode = if dry_run { Mode::Tell } else { Mode::Compact };
+            match collect(&store, &places, &wanted, mode) {
                 Ok(done) => responder.done(&done),
                 Err(error) => responder.failed(error, false),
             }
