@@ -9,6 +9,14 @@ const PIECE: u64 = 16 << 20;
 /// What one request asks for: runs of groups, ascending (the first, and the one behind the last).
 pub(super) type Piece = Vec<(u64, u64)>;
 
+/// Adds a run behind those that are there; one that goes on where the last one ends makes that longer.
+pub(super) fn add_run(runs: &mut Piece, first: u64, end: u64) {
+    match runs.last_mut() {
+        Some((_, last)) if *last == first => *last = end,
+        _ => runs.push((first, end)),
+    }
+}
+
 /// One bit a group.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Have {
@@ -76,10 +84,7 @@ impl Have {
                 pieces.push(std::mem::take(&mut piece));
                 groups = 0;
             }
-            match piece.last_mut() {
-                Some((_, end)) if *end == group => *end += 1,
-                _ => piece.push((group, group + 1)),
-            }
+            add_run(&mut piece, group, group + 1);
             groups += 1;
         }
         if !piece.is_empty() {
@@ -93,10 +98,7 @@ impl Have {
         let mut rest = Piece::new();
         let groups = piece.into_iter().flat_map(|(first, end)| first..end);
         for group in groups.filter(|group| !self.holds(*group)) {
-            match rest.last_mut() {
-                Some((_, end)) if *end == group => *end += 1,
-                _ => rest.push((group, group + 1)),
-            }
+            add_run(&mut rest, group, group + 1);
         }
         rest
     }

@@ -20,6 +20,7 @@ use bytes::Bytes;
 use iroh::endpoint::{Connection, RecvStream};
 use tokio::sync::mpsc;
 
+use super::have::{Piece, add_run};
 use crate::failpoint::point;
 use crate::folder::Place;
 use crate::outboard;
@@ -252,9 +253,9 @@ pub(crate) async fn ranges(
     connection: &Connection,
     place: &Place,
     (digest, size): (Digest, u64),
-    runs: Vec<(u64, u64)>,
+    runs: Piece,
     file: std::fs::File,
-    arrived: &mut Vec<(u64, u64)>,
+    arrived: &mut Piece,
 ) -> Result<bool, WireError> {
     let groups = outboard::groups(&runs);
     let request = Request::Ranges {
@@ -274,13 +275,7 @@ pub(crate) async fn ranges(
             ready,
         };
         let mut there = Vec::new();
-        let mut wrote = |at: u64, len: u64| {
-            let (first, end) = (at / GROUP, (at + len).div_ceil(GROUP));
-            match there.last_mut() {
-                Some((_, last)) if *last == first => *last = end,
-                _ => there.push((first, end)),
-            }
-        };
+        let mut wrote = |at: u64, len: u64| add_run(&mut there, at / GROUP, (at + len).div_ceil(GROUP));
         let end = outboard::decode(&digest, size, &groups, &mut reader, &file, &mut wrote);
         (there, end)
     });
