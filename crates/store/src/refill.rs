@@ -1,7 +1,7 @@
 //! Tables written anew in the order of their keys: where keys come in any order, as digests do, pages are a good half full;
 //! written in order they are nearly full. Never changes a row.
 
-use redb::{Key, ReadableTable, TableDefinition, TableStats, Value, WriteTransaction};
+use redb::{Key, ReadableTable, ReadableTableMetadata, TableDefinition, TableStats, Value, WriteTransaction};
 
 use crate::error::Fault;
 use crate::schema::{BLOBS, INDEX, NODES, PACKED, SUMMARIES};
@@ -30,7 +30,7 @@ fn table<K: Key + 'static, V: Value + 'static>(
     let new = TableDefinition::<K, V>::new(NEW);
     {
         let from = tx.open_table(old)?;
-        if !is_worth_it(&redb::ReadableTableMetadata::stats(&from)?) {
+        if !is_worth_it(&from.stats()?) {
             return Ok(false);
         }
         let mut to = tx.open_table(new)?;
@@ -53,12 +53,10 @@ fn is_worth_it(stats: &TableStats) -> bool {
 mod tests {
     use std::sync::Arc;
 
-    use alike_core::digest::Digest;
-    use redb::ReadableTableMetadata;
-
     use super::*;
     use crate::store::Store;
     use crate::trees::put_nodes;
+    use alike_core::digest::Digest;
 
     #[test]
     fn rows_that_came_in_any_order_take_less_and_are_the_same() {

@@ -133,11 +133,7 @@ impl Store {
             return Ok(false);
         }
         // The new tables are written beside the old ones.
-        let size = self.bytes_on_disk();
-        let has_room = self
-            .room()
-            .is_none_or(|(free, total)| free.saturating_sub(size) >= RESERVE.min(total / SMALL_RESERVE));
-        if !has_room {
+        if self.room_for(self.bytes_on_disk()).is_err() {
             return Ok(true);
         }
         let fill = || -> Result<bool, Fault> {
@@ -176,23 +172,23 @@ impl Store {
     /// Is there room to spare on the database's file system? Otherwise what might not end is refused before it
     /// begins: after a write that failed, redb wants to be opened again.
     pub fn check_room(&self) -> Result<(), StoreError> {
-        match self.room() {
-            Some((free, total)) if free < RESERVE.min(total / SMALL_RESERVE) => {
-                let path = self.path.to_path_buf();
-                Err(StoreError::NoRoom { path, free })
-            }
-            // Where nobody can tell, it is tried.
-            _ => Ok(()),
-        }
+        self.room_for(0)
     }
 
-    /// Bytes that are free on the database's file system, and all of them.
-    fn room(&self) -> Option<(u64, u64)> {
-        let fs = rustix::fs::statvfs(self.dir.as_deref()?).ok()?;
+    /// The same, when so many bytes more are taken.
+    fn room_for(&self, bytes: u64) -> Result<(), StoreError> {
+        // Where nobody can tell, it is tried.
+        let Some(Ok(fs)) = self.dir.as_deref().map(rustix::fs::statvfs) else {
+            return Ok(());
+        };
         let free = fs.f_bavail.saturating_mul(fs.f_frsize);
         let total = fs.f_blocks.saturating_mul(fs.f_frsize);
         // Some network file systems say nothing of their size.
-        (total > 0).then_some((free, total))
+        if total > 0 && free.saturating_sub(bytes) < RESERVE.min(total / SMALL_RESERVE) {
+            let path = self.path.to_path_buf();
+            return Err(StoreError::NoRoom { path, free });
+        }
+        Ok(())
     }
 
     /// The same, and from the reserve if need be: what is small, and brings order or makes room.
