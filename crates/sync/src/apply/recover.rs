@@ -127,7 +127,7 @@ impl Folder {
         let Some(Value::File { digest, .. }) = intent.before.as_ref().map(|mat| &mat.value) else {
             return false;
         };
-        matches!(self.place.root.was_displaced(digest), Ok(false))
+        matches!(self.place.root.is_object_clone(digest), Ok(None | Some(true)))
     }
 
     /// Commits what recovery found, and plans the paths concerned anew.

@@ -89,12 +89,12 @@ impl Root {
             .is_ok_and(|room| room.free < (room.total / 100).min(SPARE))
     }
 
-    /// Is there a displaced version, and not only a clone of what was in the folder?
-    pub(crate) fn was_displaced(&self, digest: &Digest) -> io::Result<bool> {
-        match self.open_object(digest)? {
-            Some(file) => Ok(!is_clone(&super::dir::stat_of(&sys::fstat(&file)?))),
-            None => Ok(false),
-        }
+    /// Is what is kept of this content a clone of what was in the folder, and no displaced version? `None`: nothing is.
+    pub(crate) fn is_object_clone(&self, digest: &Digest) -> io::Result<Option<bool>> {
+        let Some(file) = self.open_object(digest)? else {
+            return Ok(None);
+        };
+        Ok(Some(is_clone(&super::dir::stat_of(&sys::fstat(&file)?))))
     }
 
     fn keep_clone(&self, name: &[u8], digest: &Digest) -> io::Result<()> {

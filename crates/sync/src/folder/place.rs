@@ -94,10 +94,10 @@ impl Place {
 
     /// Is this one there, and would be listed?
     pub(crate) fn is_displaced(&self, snapshot: &Snapshot, digest: &Digest) -> bool {
-        match (self.root.open_object(digest), self.root.was_displaced(digest)) {
-            (Ok(None), _) => false,
-            (_, Ok(false)) => !self.lives(snapshot, digest),
-            _ => true,
+        match self.root.is_object_clone(digest) {
+            Ok(None) => false,
+            Ok(Some(true)) => !self.lives(snapshot, digest),
+            Ok(Some(false)) | Err(_) => true,
         }
     }
 
@@ -108,8 +108,7 @@ impl Place {
 
     /// Counts displaced versions.
     pub(crate) fn count_history(&self) {
-        let counted = self.displaced();
-        if let Ok(all) = counted {
+        if let Ok(all) = self.displaced() {
             let bytes = all.iter().map(|object| object.bytes).sum();
             self.history.lock().expect("nobody panics while he counts").0 = bytes;
         }
