@@ -7,16 +7,6 @@ use std::path::{Path, PathBuf};
 
 use crate::harness::*;
 
-const MOUNT: &[&str] = &["mount", "-o", "loop"];
-const XFS: Make = Make {
-    mkfs: &["mkfs.xfs", "-q"],
-    mount: MOUNT,
-};
-const BTRFS: Make = Make {
-    mkfs: &["mkfs.btrfs", "-q"],
-    mount: MOUNT,
-};
-
 /// More than goes into packs, and less and more than what is fetched in one go.
 const SIZES: [(&str, usize); 3] = [("photo", 100_000), ("dir/disk", 400_000), ("film", 3 << 20)];
 
@@ -68,11 +58,10 @@ fn as_it_is(lab: &Lab, device: &Device) -> (String, PathBuf) {
 }
 
 #[track_caller]
-fn assert_was(lab: &Lab, device: &Device, (number, copy): &(String, PathBuf)) {
-    let dir = lab.path(&format!("checkout of {number}"));
-    device.ok(["checkout".as_ref(), number.as_ref(), dir.as_os_str()]);
-    assert_same_tree(copy, &dir);
-    fs::remove_dir_all(dir).unwrap();
+fn assert_all_were(lab: &Lab, device: &Device, past: &[(String, PathBuf)]) {
+    for (number, copy) in past {
+        assert_was(lab, device, number, copy);
+    }
 }
 
 /// Objects by name. Each is what its name says.
@@ -130,7 +119,7 @@ fn edits_in_place_have_a_past(make: Make) {
     for entry in json(&a, &["log"]).as_array().unwrap() {
         assert_eq!(entry["content"], "complete", "{entry}");
     }
-    past.iter().for_each(|was| assert_was(&lab, &a, was));
+    assert_all_were(&lab, &a, &past);
     for (number, copy) in past.iter().rev() {
         a.ok(["restore", number]);
         seen(&a);
@@ -203,7 +192,7 @@ fn what_was_received_has_a_past_too(make: Make) {
         seen(&b);
         past.push(as_it_is(&lab, &b));
     }
-    past.iter().for_each(|was| assert_was(&lab, &b, was));
+    assert_all_were(&lab, &b, &past);
     b.ok(["restore", &past[0].0]);
     seen(&b);
     assert_same_tree(&past[0].1, &b.path(""));
@@ -310,7 +299,7 @@ fn a_write_in_that_moment(make: Make) {
         seen(&a);
         past.push(as_it_is(&lab, &a));
     }
-    past.iter().for_each(|was| assert_was(&lab, &a, was));
+    assert_all_were(&lab, &a, &past);
     objects(&a);
     a.ok(["verify"]);
     assert_eq!(names(&a.path(".alike/tmp")), [""; 0]);
@@ -371,7 +360,7 @@ fn what_a_disk_damaged_is_good_again_in_the_past_too() {
     b.stop();
     flip(a.path("film"), 2 << 20);
     seen(&a);
-    assert_was(&lab, &a, &was);
+    assert_was(&lab, &a, &was.0, &was.1);
     found(&verify(&a, &[], 0), &[], &[]);
 }
 
@@ -387,10 +376,7 @@ fn killed_while_it_clones(make: Make) {
     b.start();
     pair(&a, &b);
     assert_converged(&[&a, &b]);
-    let points: Vec<String> = fail_points()
-        .into_iter()
-        .filter(|point| point.starts_with("clone."))
-        .collect();
+    let points = fail_points_of("clone.");
     assert_eq!(points.len(), 2);
     let mut round = 0;
     for point in &points {
@@ -409,7 +395,7 @@ fn killed_while_it_clones(make: Make) {
             edit(&b, round + 1);
             assert_converged(&[&a, &b]);
             b.ok(["pause"]);
-            assert_was(&lab, &b, &was);
+            assert_was(&lab, &b, &was.0, &was.1);
             b.ok(["resume"]);
             edit(&b, round + 1);
             assert_converged(&[&a, &b]);

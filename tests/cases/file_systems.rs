@@ -102,11 +102,10 @@ fn everything_on_tmpfs() {
     whole_sync(&lab);
 }
 
-/// The same on what `mkfs` makes in a file.
-fn whole_sync_on(mkfs: &'static [&'static str]) {
+/// The same on what is made in a file.
+fn whole_sync_on(make: Make) {
     let lab = Lab::new();
-    let mount = &["mount", "-o", "loop"];
-    let Some(_disk) = Image::new(lab.path("disk"), Make { mkfs, mount }) else {
+    let Some(_disk) = Image::new(lab.path("disk"), make) else {
         return;
     };
     whole_sync(&lab);
@@ -114,12 +113,12 @@ fn whole_sync_on(mkfs: &'static [&'static str]) {
 
 #[test]
 fn everything_on_xfs() {
-    whole_sync_on(&["mkfs.xfs", "-q"]);
+    whole_sync_on(XFS);
 }
 
 #[test]
 fn everything_on_btrfs() {
-    whole_sync_on(&["mkfs.btrfs", "-q"]);
+    whole_sync_on(BTRFS);
 }
 
 /// By FUSE: renames have no flags, and each file is executable, whatever anybody sets.

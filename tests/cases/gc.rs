@@ -178,10 +178,7 @@ fn killed_in_the_middle_of_a_collection() {
     b.start();
     pair(&a, &b);
     assert_converged(&[&a, &b]);
-    let points: Vec<String> = fail_points()
-        .into_iter()
-        .filter(|point| point.starts_with("gc."))
-        .collect();
+    let points = fail_points_of("gc.");
     assert_eq!(points.len(), 9);
     for (round, point) in points.iter().enumerate() {
         eprintln!("{point}");
@@ -201,12 +198,7 @@ fn killed_in_the_middle_of_a_collection() {
             a.fell()
         });
         a.start();
-        let as_it_was = |(number, copy): &(String, PathBuf)| {
-            let to = lab.path("checkout");
-            a.ok(["checkout".as_ref(), number.as_ref(), to.as_os_str()]);
-            assert_same_tree(copy, &to);
-            fs::remove_dir_all(to).unwrap();
-        };
+        let as_it_was = |(number, copy): &(String, PathBuf)| assert_was(&lab, &a, number, copy);
         as_it_was(&kept[0]);
         as_it_was(&kept[2]);
         a.ok(["gc", "--keep", "1"]);

@@ -4,17 +4,6 @@ use std::fs;
 
 use crate::harness::*;
 
-/// Checks a generation out and compares it with what it should be.
-fn assert_was(lab: &Lab, device: &Device, generation: &str, like: &std::path::Path) {
-    let dir = lab.path(&format!(
-        "checkout {generation} {}",
-        device.folder_status()["root"]
-    ));
-    device.ok(["checkout".as_ref(), generation.as_ref(), dir.as_os_str()]);
-    assert_same_tree(like, &dir);
-    fs::remove_dir_all(dir).unwrap();
-}
-
 #[test]
 fn a_folder_comes_back_on_all_devices() {
     let (lab, a, b) = paired(|dir| {

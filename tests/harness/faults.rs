@@ -22,6 +22,14 @@ pub(crate) fn fail_points() -> Vec<String> {
     listed.stdout.lines().map(str::to_owned).collect()
 }
 
+/// Those whose names begin so.
+#[track_caller]
+pub(crate) fn fail_points_of(prefix: &str) -> Vec<String> {
+    let mut points = fail_points();
+    points.retain(|point| point.starts_with(prefix));
+    points
+}
+
 /// A place at which a thread of an engine waits as long as a file is there.
 pub(crate) struct Hold {
     file: PathBuf,

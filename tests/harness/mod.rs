@@ -12,11 +12,11 @@ mod tree;
 mod verify;
 
 pub(crate) use device::Device;
-pub(crate) use faults::{Dice, Hold, fail_points};
+pub(crate) use faults::{Dice, Hold, fail_points, fail_points_of};
 pub(crate) use lab::{Lab, assert_converged, fail_binary, pair, paired, paired_in_part, settle, sync_binary};
 pub(crate) use map::Map;
-pub(crate) use mount::{EXT4, Image, Make, Tmpfs};
-pub(crate) use past::{copy_of, generation, json};
+pub(crate) use mount::{BTRFS, EXT4, Image, Make, Tmpfs, XFS};
+pub(crate) use past::{assert_was, copy_of, generation, json};
 pub(crate) use poll::{LONG, eventually, poll};
 pub(crate) use tree::{
     ModeGuard, Node, append, assert_same_tree, bytes_below, conflict_name, inodes, mtimes, names, noise,

@@ -53,6 +53,18 @@ pub(crate) const EXT4: Make = Make {
     mount: &["mount", "-o", "loop"],
 };
 
+/// XFS, which can share the bytes of two files.
+pub(crate) const XFS: Make = Make {
+    mkfs: &["mkfs.xfs", "-q"],
+    mount: EXT4.mount,
+};
+
+/// btrfs, which can too.
+pub(crate) const BTRFS: Make = Make {
+    mkfs: &["mkfs.btrfs", "-q"],
+    mount: EXT4.mount,
+};
+
 /// A file system in a file, mounted. Declare it before the devices on it: it must go after their engines.
 pub(crate) struct Image(PathBuf);
 
