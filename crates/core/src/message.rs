@@ -90,7 +90,8 @@ pub struct Announce {
     pub heard: bool,
     /// Root of the content tree.
     pub root: Digest,
-    /// Paths that are not on the sender's disk yet.
+    /// Paths that are not on the sender's disk yet; at least 1 while the sender does not know what new rules of what
+    /// is left out mean for its disk.
     pub pending_files: u64,
     /// Bytes that are not on the sender's disk yet.
     pub pending_bytes: u64,

@@ -48,6 +48,7 @@ pub(crate) use look::Look;
 pub(crate) use park::{Parked, Why};
 pub(crate) use place::{DAMAGED, Place};
 pub(crate) use restore::{Done as RestoreDone, Wish};
+use rules::NewRules;
 pub(crate) use rules::leaves_out;
 
 /// Events waiting for the folder's thread; senders wait when it is full.
@@ -172,6 +173,8 @@ pub(crate) struct FolderView {
     pub(crate) claims: Claims,
     pub(crate) pending_files: u64,
     pub(crate) pending_bytes: u64,
+    /// What new rules no longer leave out has not been looked at: HEAD may be about to change.
+    pub(crate) unlooked: bool,
     pub(crate) problems: BTreeMap<RelPath, Problem>,
     /// What is wrong with the folder as a whole.
     pub(crate) troubles: Vec<Problem>,
@@ -190,6 +193,13 @@ pub(crate) struct FolderView {
     /// Counts up with every commit that changed HEAD, by reason: for the event log.
     pub(crate) local: Counts,
     pub(crate) remote: Counts,
+}
+
+impl FolderView {
+    /// Paths that are still to be seen to here, as peers are told: what is not looked at counts as one.
+    pub(crate) fn to_do(&self) -> u64 {
+        self.pending_files.max(u64::from(self.unlooked))
+    }
 }
 
 /// The folder's thread and the ways to it.
@@ -258,8 +268,7 @@ pub(crate) struct Folder {
     hold: hold::Hold,
     /// Findings were dropped since the last look at everything began.
     dropped: bool,
-    /// Rules have changed, and what they left out has not been looked at yet.
-    new_rules: bool,
+    new_rules: NewRules,
     /// Files that may be damaged.
     suspects: Suspects,
 }
@@ -299,7 +308,7 @@ impl Folder {
             generation_root: newest.map(|generation| generation.root),
             hold: hold::Hold::default(),
             dropped: false,
-            new_rules: false,
+            new_rules: NewRules::default(),
             suspects: Suspects::default(),
         };
         folder.check_witness()?;
@@ -374,6 +383,7 @@ impl Folder {
             FolderEvent::ScanBegins(paths) => {
                 if paths.iter().any(RelPath::is_root) {
                     self.dropped = false;
+                    self.new_rules.look_begins();
                 }
                 self.scan_problems
                     .retain(|at, _| !paths.iter().any(|p| at.is_within(p)));
@@ -383,7 +393,7 @@ impl Folder {
             FolderEvent::Gone { findings, full } => {
                 self.gone(findings, full)?;
                 if full {
-                    self.rules_looked_at();
+                    self.rules_looked_at()?;
                 }
             }
             FolderEvent::Resolve { copy, keep, reply } => {
@@ -434,7 +444,12 @@ impl Folder {
                 let ways = self.place.try_parked();
                 ways.into_iter().for_each(|at| self.dirty(at));
             }
-            FolderEvent::Rules => self.rules_changed(),
+            FolderEvent::Rules => {
+                self.rules_changed();
+                if self.is_unlooked() != self.view.unlooked {
+                    self.publish()?;
+                }
+            }
             FolderEvent::BeingWritten(paths) => {
                 let (reason, hint) = (BEING_WRITTEN.0.to_owned(), BEING_WRITTEN.1.to_owned());
                 let problem = Problem { reason, hint };
@@ -516,6 +531,7 @@ impl Folder {
         let parked = self.place.parked.total();
         self.view.pending_files = files.saturating_sub(parked.0);
         self.view.pending_bytes = bytes.saturating_sub(parked.1);
+        self.view.unlooked = self.is_unlooked();
         self.view.held = self.hold.view();
         self.view.troubles = self.parted_problems();
         self.view

@@ -136,9 +136,11 @@ impl Ignore {
         self.changed.swap(false, Ordering::Relaxed)
     }
 
-    /// Are there rules that count only for a while, until those of before them are forgotten?
+    /// Are there rules that count only for a while, until those of before them are forgotten, or did nobody ask yet
+    /// what changed?
     pub(crate) fn is_settling(&self) -> bool {
-        self.known().values().any(|known| known.before.is_some())
+        let known = self.known();
+        self.changed.load(Ordering::Relaxed) || known.values().any(|known| known.before.is_some())
     }
 
     /// The rules in `dir`, which is open, given those above.

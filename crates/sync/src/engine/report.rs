@@ -387,7 +387,7 @@ fn state(folder: &OpenFolder, view: &FolderView) -> FolderState {
         FolderState::Held
     } else if view.pending_files > 0 {
         FolderState::Syncing
-    } else if activity.scanning || activity.dirty || !activity.complete {
+    } else if activity.scanning || activity.dirty || !activity.complete || view.unlooked {
         FolderState::Scanning
     } else {
         FolderState::Idle

@@ -225,7 +225,7 @@ impl Engine {
             claims: view.claims.clone(),
             heard: false,
             root: view.head.summary.root,
-            pending_files: view.pending_files,
+            pending_files: view.to_do(),
             pending_bytes: folder.pending_bytes(&view),
             settled: view.settled,
         })

@@ -209,7 +209,7 @@ impl Engine {
             ));
         }
         let activity = folder.activity();
-        if activity.scanning || activity.dirty || !activity.complete {
+        if activity.scanning || activity.dirty || !activity.complete || view.unlooked {
             return Some("changes on this device are still being looked at".into());
         }
         if view.pending_files > 0 {

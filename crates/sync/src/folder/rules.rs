@@ -8,8 +8,30 @@ use alike_store::IndexRow;
 
 use super::scanner::ScanInput;
 use super::{Folder, Place, Why};
+use crate::error::Error;
 use crate::ignore::Asker;
 use crate::scan::Finding;
+
+/// How far what new rules no longer leave out has been looked at.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum NewRules {
+    /// All of it.
+    #[default]
+    Looked,
+    /// Not yet; a look that had begun before does not count.
+    Unlooked,
+    /// It is under way.
+    Looking,
+}
+
+impl NewRules {
+    /// A look at everything begins: it asks the rules as they are now.
+    pub(super) fn look_begins(&mut self) {
+        if *self == NewRules::Unlooked {
+            *self = NewRules::Looking;
+        }
+    }
+}
 
 impl Place {
     /// Asks the rules about many paths.
@@ -57,16 +79,44 @@ impl Folder {
     /// What was left out may not be so any more: it is looked at.
     pub(super) fn rules_changed(&mut self) {
         if self.place.ignore.take_changed() {
-            self.new_rules = true;
+            self.new_rules = NewRules::Unlooked;
             let _ = self.rescan.send(ScanInput::Full);
         }
     }
 
-    /// Everything was looked at since. Only now is put here what was left out: its user may have removed it, and must
+    /// A look at everything is over. Only now is put here what was left out: its user may have removed it, and must
     /// not find it, or a directory for it, again.
-    pub(super) fn rules_looked_at(&mut self) {
-        if std::mem::take(&mut self.new_rules) {
+    pub(super) fn rules_looked_at(&mut self) -> Result<(), Error> {
+        if self.new_rules == NewRules::Looking {
+            self.new_rules = NewRules::Looked;
             self.place.parked.release(|_, why| matches!(why, Why::Ignored));
+            self.publish()?;
         }
+        Ok(())
+    }
+
+    /// Do rules count whose effect on what is here is not known yet?
+    pub(super) fn is_unlooked(&self) -> bool {
+        self.new_rules != NewRules::Looked || self.place.ignore.is_settling()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::NewRules;
+
+    #[test]
+    fn a_look_that_had_begun_before_does_not_count() {
+        let mut rules = NewRules::default();
+        rules.look_begins();
+        assert_eq!(rules, NewRules::Looked, "nothing is new");
+        rules = NewRules::Unlooked;
+        assert_eq!(
+            rules,
+            NewRules::Unlooked,
+            "the end of a look is not the end of this"
+        );
+        rules.look_begins();
+        assert_eq!(rules, NewRules::Looking);
     }
 }

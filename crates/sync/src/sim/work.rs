@@ -295,7 +295,7 @@ impl Sim {
             claims: view.claims.clone(),
             heard: false,
             root: view.head.summary.root,
-            pending_files: view.pending_files,
+            pending_files: view.to_do(),
             pending_bytes: view.pending_bytes,
             settled: view.settled,
         }
