@@ -56,6 +56,8 @@ struct Known {
 pub(crate) struct Ignore {
     known: Mutex<HashMap<RelPath, Known>>,
     changed: AtomicBool,
+    /// Some are known that count only for a while: asked for while others look at the disk.
+    settling: AtomicBool,
 }
 
 /// What is to say of a directory's own rules.
@@ -139,8 +141,7 @@ impl Ignore {
     /// Are there rules that count only for a while, until those of before them are forgotten, or did nobody ask yet
     /// what changed?
     pub(crate) fn is_settling(&self) -> bool {
-        let known = self.known();
-        self.changed.load(Ordering::Relaxed) || known.values().any(|known| known.before.is_some())
+        self.changed.load(Ordering::Relaxed) || self.settling.load(Ordering::Relaxed)
     }
 
     /// The rules in `dir`, which is open, given those above.
@@ -179,6 +180,7 @@ impl Ignore {
                 known.remove(dir);
             }
         }
+        self.see_settling(&known);
         self.changed.store(true, Ordering::Relaxed);
     }
 
@@ -200,6 +202,7 @@ impl Ignore {
                 }
             }
         }
+        self.see_settling(&known);
     }
 
     /// Reads a directory's own rules, if they are other ones than before.
@@ -239,6 +242,12 @@ impl Ignore {
         if here.now.is_none() && here.before.is_none() {
             known.remove(dir);
         }
+        self.see_settling(known);
+    }
+
+    fn see_settling(&self, known: &HashMap<RelPath, Known>) {
+        let settling = known.values().any(|known| known.before.is_some());
+        self.settling.store(settling, Ordering::Relaxed);
     }
 
     /// Remembers what the rules are, and what they were.
