@@ -93,11 +93,13 @@ fn change(own: &Path, round: u64) {
         fs::create_dir_all(now("dir").join("empty")).unwrap();
         write(own.join("stays"), "never touched");
     } else {
+        fs::remove_file(before("copied")).unwrap();
         fs::remove_file(before("new")).unwrap();
         fs::remove_dir(before("hollow")).unwrap();
         fs::rename(before("moved"), now("moved")).unwrap();
         fs::rename(before("dir"), now("dir")).unwrap();
     }
+    fs::copy(own.join("stays"), now("copied")).unwrap();
     // A file, a directory with something in it and a link take turns, each at its own pace.
     for (name, kind) in [("one", round), ("two", round + 1), ("three", round + 2)] {
         let path = own.join(name);

@@ -73,10 +73,16 @@ fn a_renamed_directory_is_renamed_and_nothing_is_held() {
         }
         write(dir.join("stays"), "x");
     });
+    let before = inodes(&b.path("photos/2024"));
     fs::rename(a.path("photos"), a.path("pictures")).unwrap();
     assert_converged(&[&a, &b]);
     assert!(!b.path("photos").exists());
     assert_eq!(text(b.path("pictures/2024/7.jpg")), "picture 7");
+    assert_eq!(
+        inodes(&b.path("pictures/2024")),
+        before,
+        "the files themselves have moved, nothing was copied"
+    );
     // Edits in a moved directory are seen.
     write(b.path("pictures/2024/7.jpg"), "retouched");
     write(a.path("pictures/2024/new.jpg"), "new");

@@ -164,6 +164,20 @@ fn rules_of_one_directory_count_there_and_below_and_go_with_it() {
 }
 
 #[test]
+fn rules_that_go_just_before_their_directory_keep_nobody_waiting() {
+    let (_lab, a, b) = paired_in_part(|dir| {
+        write(dir.join("x/.syncignore"), "*.o\n");
+        write(dir.join("x/f"), "f");
+        write(dir.join("y"), "y");
+    });
+    fs::remove_file(a.path("x/.syncignore")).unwrap();
+    eventually("they are gone", LONG, || !b.path("x/.syncignore").exists());
+    fs::remove_dir_all(a.path("x")).unwrap();
+    assert_converged(&[&a, &b]);
+    assert!(!b.path("x").exists());
+}
+
+#[test]
 fn rules_that_make_no_sense_are_named_and_the_others_count() {
     let (_lab, a, b) = paired(|dir| write(dir.join(".syncignore"), "*.o\n[z-a]\n"));
     write(a.path("a.o"), "stays");

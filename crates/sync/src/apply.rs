@@ -3,6 +3,7 @@
 
 mod found;
 mod recover;
+mod relocate;
 
 use std::collections::HashSet;
 
@@ -53,14 +54,31 @@ impl Item {
     }
 }
 
-/// An item whose content, if it needs any, is in a temporary file.
+/// An item whose content, if it needs any, is at hand.
 #[derive(Debug)]
 pub(crate) struct Ready {
     pub(crate) item: Item,
+    /// The temporary file that it is in.
     pub(crate) temp: Option<Vec<u8>>,
+    /// Or the removal that takes away a file with this content: then that goes here instead.
+    pub(crate) moved: Option<Item>,
 }
 
 impl Ready {
+    /// What needs no content, or has it in a temporary file.
+    pub(crate) fn new(item: Item, temp: Option<Vec<u8>>) -> Self {
+        Ready {
+            item,
+            temp,
+            moved: None,
+        }
+    }
+
+    /// Everything that it changes.
+    fn items(&self) -> impl Iterator<Item = &Item> {
+        self.moved.iter().chain([&self.item])
+    }
+
     /// The file to be put in place: the name of its temporary file, and its content.
     fn content(&self) -> Option<(&[u8], &Digest, u64)> {
         match &self.item.head.as_ref()?.value {
@@ -105,9 +123,19 @@ pub(crate) fn make_durable<'a>(root: &Root, batch: impl Iterator<Item = &'a Read
     Ok(())
 }
 
+/// In which order things are done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stage {
+    /// What comes, so that files can move there before they go.
+    Come,
+    /// All of it.
+    All,
+}
+
 /// Plans the next pending paths after `after`: at most `limit`, and none in `skip`.
 pub(crate) fn gather(
     place: &Place,
+    stage: Stage,
     after: Option<&RelPath>,
     limit: usize,
     skip: &HashSet<RelPath>,
@@ -143,6 +171,9 @@ pub(crate) fn gather(
             place.parked.park(path, bytes, Why::Ignored);
             continue;
         }
+        if stage == Stage::Come && matches!(op, Op::Remove | Op::Rmdir | Op::RmdirThenCreate) {
+            continue;
+        }
         planned.items.push(Item { path, op, head, row });
     }
     Ok(planned)
@@ -161,9 +192,17 @@ impl Folder {
         let healthy = self.view.frozen.is_none() && place.root.check(&place.row.marker).is_ok();
         let mut outcomes = vec![Outcome::Stale; ready.len()];
         let mut todo = Vec::new();
+        // What moves comes from another directory mostly.
         let mut look = Look::new(&snapshot, self.head.state.root);
+        let mut look_from = Look::new(&snapshot, self.head.state.root);
         for (i, mut item) in ready.into_iter().enumerate() {
-            if healthy && self.still_good(&snapshot, &mut look, planned, &mut item.item)? {
+            let good = healthy
+                && self.still_good(&snapshot, &mut look, planned, &mut item.item)?
+                && match &mut item.moved {
+                    Some(from) => self.still_good(&snapshot, &mut look_from, planned, from)?,
+                    None => true,
+                };
+            if good {
                 todo.push((i, item));
             } else if let Some(temp) = &item.temp {
                 place.root.remove_temp(temp);
@@ -172,13 +211,13 @@ impl Folder {
         if todo.is_empty() {
             return Ok(outcomes);
         }
-        drop(look);
+        drop((look, look_from));
         point("apply.begin");
         // Rules come first: what they leave out may be among the rest. Directories go last and deepest first, once
         // their members are gone.
         todo.sort_by_key(|(_, r)| match r.item.op {
             Op::Rmdir => (2, usize::MAX - r.item.path.depth()),
-            _ if is_rules(&r.item.path) => (0, 0),
+            _ if r.items().any(|item| is_rules(&item.path)) => (0, 0),
             _ => (1, 0),
         });
         if !durable {
@@ -187,7 +226,7 @@ impl Folder {
         let intents: Vec<Intent> = todo
             .iter()
             .filter(|(_, r)| r.item.op != Op::Adopt)
-            .map(|(_, r)| intent(r))
+            .flat_map(|(_, r)| r.items().map(|item| intent(item, r.temp.clone())))
             .collect();
         let paths: Vec<RelPath> = intents.iter().map(|i| i.path.clone()).collect();
         if !intents.is_empty() {
@@ -219,9 +258,11 @@ impl Folder {
             {
                 clones.push(digest);
             }
-            if outcomes[*i] == Outcome::Done && is_rules(&ready.item.path) {
-                self.rules_applied(&ready.item.path);
-                rules.forget();
+            if outcomes[*i] == Outcome::Done {
+                for item in ready.items().filter(|item| is_rules(&item.path)) {
+                    self.rules_applied(&item.path);
+                    rules.forget();
+                }
             }
             point("apply.item.done");
             let Some(temp) = &ready.temp else { continue };
@@ -237,12 +278,13 @@ impl Folder {
         let done = todo.iter().all(|(i, _)| outcomes[*i] == Outcome::Done);
         self.disk(may_fail("apply.moved").and_then(|()| {
             if done {
-                let moved = todo.iter().map(|(_, ready)| &ready.item);
-                let mut objects: Vec<&Digest> = moved.clone().filter_map(Item::displaces).collect();
+                let items = todo.iter().map(|(_, ready)| &ready.item);
+                let mut objects: Vec<&Digest> = items.filter_map(Item::displaces).collect();
                 objects.extend(clones);
+                let changed = todo.iter().flat_map(|(_, ready)| ready.items());
                 place
                     .root
-                    .sync_moves(&moved.map(|item| &item.path).collect::<Vec<_>>(), &objects)
+                    .sync_moves(&changed.map(|item| &item.path).collect::<Vec<_>>(), &objects)
             } else {
                 // What went back, or is kept under another name, is not listed here.
                 place.root.sync_all()
@@ -301,13 +343,12 @@ impl Folder {
             self.place.parked.park(path.clone(), size, Why::Ignored);
             return Outcome::Parked;
         }
+        if let Some(from) = &ready.moved {
+            let from = from.clone();
+            return self.relocate(rules, &from, (path, head.as_ref()), commit);
+        }
         let root = &self.place.root;
-        let expected = row.as_ref().map(|r| Expected {
-            // A racy fingerprint proves nothing: then the content is compared.
-            fingerprint: r.fingerprint.filter(|_| !r.racy),
-            value: r.mat.value.clone(),
-            damaged: self.place.damaged.holds(path),
-        });
+        let expected = row.as_ref().map(|row| self.expected(path, row));
         let expected = || {
             expected
                 .as_ref()
@@ -366,17 +407,21 @@ impl Folder {
                 }
                 Outcome::Done
             }
-            Err(error) => {
-                if matches!(error, MoveError::Displaced) {
-                    // What MAT names is not there any more, and that was nobody's deletion or edit.
-                    commit.index_remove.push(path.clone());
-                }
-                self.not_done(
-                    (path, size),
-                    *op == Op::RemoveThenMkdir || *op == Op::RmdirThenCreate,
-                    error,
-                )
-            }
+            Err(error) => self.not_done(
+                (path, size),
+                *op == Op::RemoveThenMkdir || *op == Op::RmdirThenCreate,
+                error,
+                commit,
+            ),
+        }
+    }
+
+    fn expected(&self, path: &RelPath, row: &IndexRow) -> Expected {
+        Expected {
+            // A racy fingerprint proves nothing: then the content is compared.
+            fingerprint: row.fingerprint.filter(|_| !row.racy),
+            value: row.mat.value.clone(),
+            damaged: self.place.damaged.holds(path),
         }
     }
 
@@ -411,7 +456,17 @@ impl Folder {
         rows.iter().all(is_parked).then_some(Why::HoldsParked)
     }
 
-    fn not_done(&mut self, (path, size): (&RelPath, u64), two_steps: bool, error: MoveError) -> Outcome {
+    fn not_done(
+        &mut self,
+        (path, size): (&RelPath, u64),
+        two_steps: bool,
+        error: MoveError,
+        commit: &mut Commit,
+    ) -> Outcome {
+        if matches!(error, MoveError::Displaced) {
+            // What MAT names is not there any more, and that was nobody's deletion or edit.
+            commit.index_remove.push(path.clone());
+        }
         let why = match &error {
             MoveError::NotEmpty => self.holds_strangers(path),
             MoveError::NameTaken(by) => Some(Why::NameTaken { by: by.clone() }),
@@ -466,8 +521,8 @@ impl Folder {
     }
 }
 
-fn intent(ready: &Ready) -> Intent {
-    let Item { path, head, row, .. } = &ready.item;
+fn intent(item: &Item, temp: Option<Vec<u8>>) -> Intent {
+    let Item { path, head, row, .. } = item;
     Intent {
         path: path.clone(),
         before: row.as_ref().map(|r| r.mat.clone()),
@@ -475,7 +530,7 @@ fn intent(ready: &Ready) -> Intent {
         after: head.as_ref().map(|h| h.value.clone()),
         after_exec: head.as_ref().is_some_and(Shown::is_exec),
         dots: head.as_ref().map(|h| h.dots.clone()).unwrap_or_default(),
-        temp: ready.temp.clone(),
+        temp,
     }
 }
 

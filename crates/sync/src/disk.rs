@@ -41,6 +41,7 @@ pub(crate) use content::{Buffer, Content, OUTBOARD_FROM};
 pub(crate) use dir::Dir;
 #[cfg(test)]
 pub(crate) use lease::{probe as probe_lease, probe_doubting as probe_lease_doubting};
+pub(crate) use moves::NotRelocated;
 pub(crate) use object::{Object, Removed, is_unreadable};
 pub(crate) use own::Taken;
 #[cfg(test)]

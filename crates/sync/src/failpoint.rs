@@ -107,6 +107,8 @@ mod armed {
         "move.away",
         "move.taken",
         "move.removed",
+        "move.relocate",
+        "move.relocated",
         "move.steps",
         "move.steps.put",
         "move.dir.make",

@@ -6,6 +6,7 @@ mod base;
 mod big;
 mod delta;
 mod have;
+mod moving;
 pub(crate) mod net;
 mod obtain;
 mod room;
@@ -15,7 +16,7 @@ mod told;
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use alike_core::digest::Digest;
 use alike_core::message::SMALL_BLOB;
@@ -25,7 +26,7 @@ use iroh::EndpointId;
 use iroh::endpoint::Connection;
 use tokio::sync::{Notify, mpsc, watch};
 
-use crate::apply::{Item, Outcome, Planned, Ready, gather, make_durable};
+use crate::apply::{Item, Outcome, Planned, Ready, Stage, gather, make_durable};
 use crate::disk::Room;
 use crate::error::Error;
 use crate::failpoint::point;
@@ -49,6 +50,11 @@ const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_
 /// What may be possible soon is tried this often at least.
 const SOON: Duration = Duration::from_secs(2);
 
+/// What may be about to move is not copied while a peer is known to have more soon, for so long at most.
+const UNSETTLED: Duration = Duration::from_secs(10);
+/// … and looked at again this often meanwhile.
+const LATER: Duration = Duration::from_millis(500);
+
 /// What is parked is tried this often, should nobody have noticed that it is possible by now.
 const PARKED_AGAIN: Duration = Duration::from_secs(60);
 
@@ -64,6 +70,7 @@ pub(crate) struct Source {
 pub(crate) struct Puller {
     kick: Arc<Notify>,
     sources: watch::Sender<Vec<Source>>,
+    unsettled: watch::Sender<Option<Instant>>,
     paused: watch::Sender<bool>,
     task: tokio::task::JoinHandle<()>,
 }
@@ -72,11 +79,13 @@ impl Puller {
     pub(crate) fn start(place: Arc<Place>, folder: Inbox, paused: bool) -> Self {
         let kick = Arc::new(Notify::new());
         let (sources, from) = watch::channel(Vec::new());
+        let (unsettle, unsettled) = watch::channel(None);
         let (pause, is_paused) = watch::channel(paused);
         let worker = Worker {
             place,
             folder,
             sources: from,
+            unsettled,
             paused: is_paused,
             kick: kick.clone(),
             full: AtomicBool::new(false),
@@ -85,6 +94,7 @@ impl Puller {
         Puller {
             kick,
             sources,
+            unsettled: unsettle,
             paused: pause,
             task,
         }
@@ -99,6 +109,20 @@ impl Puller {
     pub(crate) fn set_sources(&self, sources: Vec<Source>) {
         self.sources.send_replace(sources);
         self.kick();
+    }
+
+    /// Is no peer known to have more soon?
+    pub(crate) fn set_settled(&self, settled: bool) {
+        let news = self.unsettled.send_if_modified(|since| {
+            let news = since.is_none() != settled;
+            if news {
+                *since = (!settled).then(Instant::now);
+            }
+            news
+        });
+        if news && settled {
+            self.kick();
+        }
     }
 
     /// Who is asked now.
@@ -146,6 +170,8 @@ struct Worker {
     place: Arc<Place>,
     folder: Inbox,
     sources: watch::Receiver<Vec<Source>>,
+    /// Since when one of them is known to have more soon.
+    unsettled: watch::Receiver<Option<Instant>>,
     paused: watch::Receiver<bool>,
     kick: Arc<Notify>,
     /// Was there too little room the last time?
@@ -159,6 +185,8 @@ struct Pass {
     done: usize,
     /// Something was left out that may be possible soon: there was no room, or a program had it open for writing.
     soon: bool,
+    /// Something was left out that may move here soon.
+    later: bool,
 }
 
 impl Worker {
@@ -178,8 +206,11 @@ impl Worker {
                     true
                 }
                 Ok(pass) => {
-                    if pass.soon {
+                    if pass.soon || pass.later {
                         retry = retry.min(SOON);
+                    }
+                    if pass.later {
+                        self.until_settled().await;
                     }
                     if pass.planned == 0 && big.is_idle() {
                         big.clear();
@@ -220,7 +251,7 @@ impl Worker {
     async fn pass(&self, big: &mut big::BigFiles) -> Result<Pass, Error> {
         let (fetched, mut to_sync) = mpsc::channel::<(Option<Digest>, Vec<Ready>)>(1);
         let (batches, mut ready) = mpsc::channel::<(Option<Digest>, Vec<Ready>, bool)>(BATCHES);
-        let mut planned = 0;
+        let (mut planned, mut later) = (0, 0);
         let mut refused = Refused::default();
         let mut open = false;
         // Who cannot remember what is on disk must not put more there.
@@ -233,13 +264,17 @@ impl Worker {
             });
         }
         let produce = async {
-            let mut after: Option<RelPath> = None;
+            let (mut stage, mut after) = (Stage::Come, None);
             loop {
                 let skip = big.under_way();
                 let parked = self.place.parked.total();
-                let Planned { root, items, last } = self.plan(after.take(), skip).await?;
+                let Planned { root, items, last } = self.plan(stage, after.take(), skip).await?;
                 let Some(last) = last.filter(|_| !*self.paused.borrow()) else {
-                    break;
+                    if stage == Stage::All {
+                        break;
+                    }
+                    stage = Stage::All;
+                    continue;
                 };
                 after = Some(last);
                 planned += items.len();
@@ -247,12 +282,16 @@ impl Worker {
                 let items = self.fit(items, big.remaining(), &mut refused).await?;
                 let (large, small): (Vec<Item>, Vec<Item>) = items.into_iter().partition(is_big);
                 let sources = self.sources.borrow().clone();
-                let (made, large) = small::local(&self.place, large).await?;
-                for item in large {
+                let more = self.more_comes();
+                let large = small::local(&self.place, large, more).await?;
+                for item in large.rest {
                     big.begin(item, root, &sources);
                 }
-                let mut batch = small::ready(&self.place, small, &sources).await?;
-                batch.extend(made);
+                let small = small::local(&self.place, small, more).await?;
+                let mut batch = small::fetched(&self.place, small.rest, &sources).await?;
+                batch.extend(small.ready);
+                batch.extend(large.ready);
+                later += small.later + large.later;
                 if self.place.parked.total() != parked {
                     // That nobody need wait for it is news.
                     let _ = ask(&self.folder, FolderEvent::Barrier).await;
@@ -288,6 +327,7 @@ impl Worker {
             planned,
             done,
             soon: full.is_some() || open,
+            later: later > 0,
         };
         self.say_full(full).await;
         Ok(pass)
@@ -333,9 +373,28 @@ impl Worker {
         }
     }
 
-    async fn plan(&self, after: Option<RelPath>, skip: HashSet<RelPath>) -> Result<Planned, Error> {
+    async fn plan(
+        &self,
+        stage: Stage,
+        after: Option<RelPath>,
+        skip: HashSet<RelPath>,
+    ) -> Result<Planned, Error> {
         let place = self.place.clone();
-        blocking(move || gather(&place, after.as_ref(), BATCH_PATHS, &skip)).await
+        blocking(move || gather(&place, stage, after.as_ref(), BATCH_PATHS, &skip)).await
+    }
+
+    /// Is a peer known to have more soon? Not for ever: one whose user is always writing never says that this is all.
+    fn more_comes(&self) -> bool {
+        self.unsettled
+            .borrow()
+            .is_some_and(|since| since.elapsed() < UNSETTLED)
+    }
+
+    /// Waits until no peer is known to have more soon, but not for long: something else may have come.
+    async fn until_settled(&self) {
+        let mut unsettled = self.unsettled.clone();
+        let settled = unsettled.wait_for(Option::is_none);
+        let _ = tokio::time::timeout(LATER, settled).await;
     }
 
     /// Makes the content of a batch durable here, so that the folder's thread, which has saves of this device to commit

@@ -445,6 +445,7 @@ impl Folder {
                 ways.into_iter().for_each(|at| self.dirty(at));
             }
             FolderEvent::Rules => {
+                self.place.ignore.drop_gone(&self.place.root);
                 self.rules_changed();
                 if self.is_unlooked() != self.view.unlooked {
                     self.publish()?;

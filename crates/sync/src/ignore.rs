@@ -184,6 +184,28 @@ impl Ignore {
         self.changed.store(true, Ordering::Relaxed);
     }
 
+    /// Forgets rules that were settling in directories that are gone: nobody enters those again.
+    pub(crate) fn drop_gone(&self, root: &Root) {
+        if !self.settling.load(Ordering::Relaxed) {
+            return;
+        }
+        let settling = |here: &Known| here.before.is_some();
+        let mut dirs: Vec<RelPath> = {
+            let known = self.known();
+            let all = known.iter().filter(|(_, here)| settling(here));
+            all.map(|(dir, _)| dir.clone()).collect()
+        };
+        let is_gone =
+            |e: io::Error| matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory);
+        dirs.retain(|dir| root.dir(dir).err().is_some_and(is_gone));
+        if !dirs.is_empty() {
+            let mut known = self.known();
+            known.retain(|dir, here| !(settling(here) && dirs.contains(dir)));
+            self.changed.store(true, Ordering::Relaxed);
+            self.see_settling(&known);
+        }
+    }
+
     /// Looks again at rules that could not be read.
     pub(crate) fn try_unknown(&self, root: &Root) {
         let mut known = self.known();

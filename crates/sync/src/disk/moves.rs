@@ -14,8 +14,11 @@ use super::{
 };
 use crate::failpoint::{may_fail, point};
 
+mod relocate;
 #[cfg(test)]
 mod tests;
+
+pub(crate) use relocate::NotRelocated;
 
 /// What somebody else does at each point of a move at which that matters, in turn.
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 
 use alike_core::ids::FolderId;
 use alike_core::message::{Announce, Message};
-use alike_core::session::{Input, Output};
+use alike_core::session::{Input, Output, Session};
 use alike_core::state::State;
 use alike_store::{FolderKey, StoreError};
 use iroh::EndpointId;
@@ -247,6 +247,11 @@ impl Engine {
         let is_said = matches!(input, Input::Theirs(_) | Input::PullEnded { merged: true });
         let session = folder.sessions.entry(device).or_default();
         let outputs = session.handle(input);
+        let has_more = |s: &Session| s.is_pulling() || s.theirs().is_some_and(|t| !t.settled);
+        folder
+            .puller
+            .set_settled(!folder.sessions.values().any(|s| s.is_connected() && has_more(s)));
+        let session = folder.sessions.entry(device).or_default();
         let from = *device.as_bytes();
         let said = session.theirs().filter(|_| is_said);
         // While its newer state is on its way here, what is held of it stays so: only the merge can tell.

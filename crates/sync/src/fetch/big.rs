@@ -184,15 +184,7 @@ async fn fetch(place: Arc<Place>, item: Item, planned: Option<Digest>, sources: 
             None
         }
     };
-    let ready = finished.map(|temp| {
-        (
-            planned,
-            Ready {
-                item,
-                temp: Some(temp),
-            },
-        )
-    });
+    let ready = finished.map(|temp| (planned, Ready::new(item, Some(temp))));
     Arrived { ready, bytes }
 }
 

@@ -9,6 +9,7 @@ use rustix::io::Errno;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
+use super::moving::{Moving, Way};
 use super::{Source, blocking, net};
 use crate::apply::{Item, Ready};
 use crate::blobs;
@@ -24,22 +25,38 @@ const WRITE: (usize, usize) = (64, 1 << 20);
 /// Groups being written at once.
 const WRITERS: usize = 3;
 
-/// Splits off the items whose content is on this disk: those are ready.
-pub(super) async fn local(place: &Arc<Place>, items: Vec<Item>) -> Result<(Vec<Ready>, Vec<Item>), Error> {
+/// Items by where their content is.
+#[derive(Default)]
+pub(crate) struct Local {
+    /// Those that need none, or have it here.
+    pub(crate) ready: Vec<Ready>,
+    /// Those whose content is not on this disk.
+    pub(crate) rest: Vec<Item>,
+    /// How many were left out, for their files may be about to move here.
+    pub(crate) later: usize,
+}
+
+/// Splits off the items whose content is on this disk: those are ready. `more`: HEAD is known to change soon.
+pub(super) async fn local(place: &Arc<Place>, items: Vec<Item>, more: bool) -> Result<Local, Error> {
     if items.is_empty() {
-        return Ok((Vec::new(), Vec::new()));
+        return Ok(Local::default());
     }
     let place = place.clone();
-    blocking(move || make_local(&place, items)).await
+    blocking(move || make_local(&place, items, more)).await
 }
 
 /// The same, at once.
-pub(crate) fn make_local(place: &Place, items: Vec<Item>) -> Result<(Vec<Ready>, Vec<Item>), Error> {
+pub(crate) fn make_local(place: &Place, items: Vec<Item>, more: bool) -> Result<Local, Error> {
     let snapshot = place.store.snapshot()?;
-    let (mut ready, mut rest) = (Vec::new(), Vec::new());
+    let mut moving = Moving::new(place, &snapshot, more)?;
+    let Local {
+        mut ready,
+        mut rest,
+        mut later,
+    } = Local::default();
     for item in items {
         if !item.op.needs_content() {
-            ready.push(Ready { item, temp: None });
+            ready.push(Ready::new(item, None));
             continue;
         }
         let head = item.head.clone().expect("content is for something");
@@ -58,6 +75,19 @@ pub(crate) fn make_local(place: &Place, items: Vec<Item>) -> Result<(Vec<Ready>,
             },
             Value::Dir => None,
             Value::File { digest, size } => {
+                match moving.way(&item, digest, *size)? {
+                    Way::Moved(from) => {
+                        let moved = Some(from);
+                        let temp = None;
+                        ready.push(Ready { item, temp, moved });
+                        continue;
+                    }
+                    Way::Later => {
+                        later += 1;
+                        continue;
+                    }
+                    Way::Copied => {}
+                }
                 let temp = blobs::to_temp(place, &snapshot, digest, *size)?;
                 temp.filter(|temp| {
                     point("fetch.local");
@@ -66,16 +96,13 @@ pub(crate) fn make_local(place: &Place, items: Vec<Item>) -> Result<(Vec<Ready>,
             }
         };
         match (temp, &head.value) {
-            (Some(temp), _) => ready.push(Ready {
-                item,
-                temp: Some(temp),
-            }),
+            (Some(temp), _) => ready.push(Ready::new(item, Some(temp))),
             (None, Value::File { .. }) => rest.push(item),
             // A link that cannot be made here now stays pending; there is nothing to fetch for it.
             (None, Value::Symlink { .. } | Value::Dir) => {}
         }
     }
-    Ok((ready, rest))
+    Ok(Local { ready, rest, later })
 }
 
 fn finish(root: &Root, temp: &[u8], exec: bool, mtime: i64) -> bool {
@@ -88,13 +115,13 @@ fn finish(root: &Root, temp: &[u8], exec: bool, mtime: i64) -> bool {
     done.is_ok()
 }
 
-/// Makes items ready; those whose content is nowhere to be had now are left out, and stay pending.
-pub(super) async fn ready(
+/// Gets what is on no disk here; what is nowhere to be had now is left out, and stays pending.
+pub(super) async fn fetched(
     place: &Arc<Place>,
-    items: Vec<Item>,
+    mut wanted: Vec<Item>,
     sources: &[Source],
 ) -> Result<Vec<Ready>, Error> {
-    let (mut ready, mut wanted) = local(place, items).await?;
+    let mut ready = Vec::new();
     for source in sources {
         if wanted.is_empty() {
             break;
@@ -217,10 +244,7 @@ pub(crate) fn write(place: &Place, group: Vec<(Item, Vec<u8>)>) -> Written {
         let head = item.head.as_ref().expect("content is for something");
         place.keep_small(&size_of(&item).0, &bytes);
         match write_one(&place.root, &bytes, head.is_exec(), head.mtime) {
-            Ok(temp) => out.ready.push(Ready {
-                item,
-                temp: Some(temp),
-            }),
+            Ok(temp) => out.ready.push(Ready::new(item, Some(temp))),
             Err(error) => {
                 tracing::warn!(folder = %place.row.name, path = %item.path, "writing: {error}");
                 out.unmade.push(item);

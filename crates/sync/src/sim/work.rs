@@ -11,10 +11,10 @@ use tokio::sync::oneshot;
 
 use super::machine::{Fetch, Process};
 use super::{Sim, current};
-use crate::apply::{Planned, gather};
+use crate::apply::{Planned, Stage, gather};
 use crate::blobs;
 use crate::error::Error;
-use crate::fetch::small;
+use crate::fetch::small::{self, Local};
 use crate::folder::FolderEvent;
 use crate::folder::scanner::{ScanInput, gone};
 use crate::scan::{Finding, Found, Scan, Target, Wrote};
@@ -327,12 +327,17 @@ impl Sim {
 
     /// Plans some of what is pending; what is on this disk is made ready, the rest asked for.
     pub(super) fn plan(&self, machine: usize, at_most: usize) {
+        self.plan_stage(machine, at_most, Stage::All, false);
+    }
+
+    /// The same for one stage, while HEAD is known to change soon, or not.
+    pub(super) fn plan_stage(&self, machine: usize, at_most: usize, stage: Stage, more: bool) {
         let Some(process) = self.process(machine) else {
             return;
         };
         self.on(machine, || {
             let skip: HashSet<RelPath> = process.fetching.borrow().iter().cloned().collect();
-            let Ok(Planned { root, items, .. }) = gather(&process.place, None, at_most, &skip) else {
+            let Ok(Planned { root, items, .. }) = gather(&process.place, stage, None, at_most, &skip) else {
                 return;
             };
             if items.is_empty() {
@@ -343,7 +348,7 @@ impl Sim {
                 process.fetching.borrow_mut().insert(item.path.clone());
             }
             let asked: Vec<RelPath> = items.iter().map(|i| i.path.clone()).collect();
-            let (ready, rest) = match small::make_local(&process.place, items) {
+            let Local { ready, rest, .. } = match small::make_local(&process.place, items, more) {
                 Ok(made) => made,
                 Err(error) => {
                     self.note(format_args!("m{machine}: making ready fails: {error}"));

@@ -7,6 +7,7 @@ use tokio::sync::oneshot;
 
 use super::disk::Tree;
 use super::{Sim, Weather};
+use crate::apply::Stage;
 use crate::folder::FolderEvent;
 
 /// Rounds in which everything must have come to rest.
@@ -70,7 +71,12 @@ impl Sim {
                 }
             }
             620..700 => self.pull(machine),
-            700..790 => self.plan(machine, self.rng(|r| r.pick(&[1, 2, 5, 100]))),
+            700..790 => {
+                let at_most = self.rng(|r| r.pick(&[1, 2, 5, 100]));
+                let stage = self.rng(|r| r.pick(&[Stage::Come, Stage::All, Stage::All]));
+                let more = self.rng(|r| r.percent(20));
+                self.plan_stage(machine, at_most, stage, more);
+            }
             790..870 => self.fetch(machine),
             870..900 => self.connect(machine, peer),
             900..908 => self.disconnect(machine, peer),
