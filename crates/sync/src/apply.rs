@@ -61,7 +61,7 @@ pub(crate) struct Ready {
     /// The temporary file that it is in.
     pub(crate) temp: Option<Vec<u8>>,
     /// Or the removal that takes away a file with this content: then that goes here instead.
-    pub(crate) moved: Option<Item>,
+    pub(crate) moved: Option<Box<Item>>,
 }
 
 impl Ready {
@@ -76,7 +76,7 @@ impl Ready {
 
     /// Everything that it changes.
     fn items(&self) -> impl Iterator<Item = &Item> {
-        self.moved.iter().chain([&self.item])
+        self.moved.as_deref().into_iter().chain([&self.item])
     }
 
     /// The file to be put in place: the name of its temporary file, and its content.

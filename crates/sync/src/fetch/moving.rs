@@ -20,7 +20,7 @@ use crate::ignore::Asker;
 /// How an item gets its content.
 pub(super) enum Way {
     /// By moving the file that this removal takes away.
-    Moved(Item),
+    Moved(Box<Item>),
     /// Perhaps so, when more is known.
     Later,
     /// By a copy.
@@ -69,12 +69,12 @@ impl<'a> Moving<'a> {
                 stays = true;
             } else if self.may_move(&path, &row, wanted) {
                 self.taken.insert(path.clone());
-                return Ok(Way::Moved(Item {
+                return Ok(Way::Moved(Box::new(Item {
                     path,
                     op: Op::Remove,
                     head: None,
                     row: Some(row),
-                }));
+                })));
             }
         }
         Ok(match stays && self.more {
