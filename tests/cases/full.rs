@@ -163,6 +163,10 @@ fn a_full_disk_of_a_state_directory(side: Side) {
     full.fails(["wait", "--timeout", "1s"], 3, &["free"]);
     assert_eq!((snapshot(&a.folder), mtimes(&a.folder)), before);
     disk.resize(256 * 1024);
+    // It may be about to open its database again: then nobody answers for five seconds.
+    eventually("it goes on", LONG, || {
+        full.cmd(["wait", "--timeout", "10s"]).code == 0
+    });
     assert_converged(&[&a, &b]);
     assert_eq!((snapshot(&a.folder), mtimes(&a.folder)), before);
     let full = if side == Side::Sending { &mut a } else { &mut b };

@@ -128,14 +128,14 @@ pub(crate) fn make_durable<'a>(root: &Root, batch: impl Iterator<Item = &'a Read
 pub(crate) enum Stage {
     /// What comes, so that files can move there before they go.
     Come,
-    /// All of it.
-    All,
+    /// What goes.
+    Go,
 }
 
-/// Plans the next pending paths after `after`: at most `limit`, and none in `skip`.
+/// Plans the next pending paths after `after`, of one stage or all: at most `limit`, and none in `skip`.
 pub(crate) fn gather(
     place: &Place,
-    stage: Stage,
+    stage: Option<Stage>,
     after: Option<&RelPath>,
     limit: usize,
     skip: &HashSet<RelPath>,
@@ -171,7 +171,11 @@ pub(crate) fn gather(
             place.parked.park(path, bytes, Why::Ignored);
             continue;
         }
-        if stage == Stage::Come && matches!(op, Op::Remove | Op::Rmdir | Op::RmdirThenCreate) {
+        let own = match op {
+            Op::Remove | Op::Rmdir | Op::RmdirThenCreate => Stage::Go,
+            _ => Stage::Come,
+        };
+        if stage.is_some_and(|stage| stage != own) {
             continue;
         }
         planned.items.push(Item { path, op, head, row });

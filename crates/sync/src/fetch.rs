@@ -11,11 +11,12 @@ pub(crate) mod net;
 mod obtain;
 mod room;
 pub(crate) mod small;
+mod sweep;
 mod told;
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use alike_core::digest::Digest;
@@ -39,10 +40,6 @@ pub(crate) use big::PREFIX as BIG_TEMP;
 pub(crate) use net::{NewNodes, state};
 pub(crate) use obtain::obtain;
 
-/// Paths in one batch at most.
-const BATCH_PATHS: usize = 1000;
-/// Batches between the wire and the disk.
-const BATCHES: usize = 2;
 /// Big files under way at once.
 const BIG_FILES: usize = 2;
 /// Pause before what could not be done is tried again: first, and at most.
@@ -54,6 +51,9 @@ const SOON: Duration = Duration::from_secs(2);
 const UNSETTLED: Duration = Duration::from_secs(10);
 /// … and looked at again this often meanwhile.
 const LATER: Duration = Duration::from_millis(500);
+
+/// What goes is put off so often in a row, should HEAD change all the time.
+const PUT_OFF: u32 = 8;
 
 /// What is parked is tried this often, should nobody have noticed that it is possible by now.
 const PARKED_AGAIN: Duration = Duration::from_secs(60);
@@ -89,6 +89,7 @@ impl Puller {
             paused: is_paused,
             kick: kick.clone(),
             full: AtomicBool::new(false),
+            put_off: AtomicU32::new(0),
         };
         let task = tokio::spawn(worker.run());
         Puller {
@@ -176,6 +177,8 @@ struct Worker {
     kick: Arc<Notify>,
     /// Was there too little room the last time?
     full: AtomicBool,
+    /// How often what goes was put off in a row, because HEAD had changed.
+    put_off: AtomicU32,
 }
 
 /// What a pass came to.
@@ -187,6 +190,18 @@ struct Pass {
     soon: bool,
     /// Something was left out that may move here soon.
     later: bool,
+    /// HEAD has changed meanwhile: what comes first is to be looked at again.
+    again: bool,
+}
+
+impl Pass {
+    fn add(&mut self, other: Pass) {
+        self.planned += other.planned;
+        self.done += other.done;
+        self.soon |= other.soon;
+        self.later |= other.later;
+        self.again |= other.again;
+    }
 }
 
 impl Worker {
@@ -200,7 +215,7 @@ impl Worker {
                 self.pass(&mut big).await
             };
             let again = match pass {
-                Ok(pass) if pass.done > 0 => {
+                Ok(pass) if pass.done > 0 || pass.again => {
                     retry = RETRY.0;
                     // What was blocked may have come free.
                     true
@@ -246,14 +261,8 @@ impl Worker {
         }
     }
 
-    /// Goes once through everything that is pending: while one batch is applied, the next one is made durable, and the one
-    /// after that is fetched.
+    /// Goes once through everything that is pending: first what comes, so that files can move there before they go.
     async fn pass(&self, big: &mut big::BigFiles) -> Result<Pass, Error> {
-        let (fetched, mut to_sync) = mpsc::channel::<(Option<Digest>, Vec<Ready>)>(1);
-        let (batches, mut ready) = mpsc::channel::<(Option<Digest>, Vec<Ready>, bool)>(BATCHES);
-        let (mut planned, mut later) = (0, 0);
-        let mut refused = Refused::default();
-        let mut open = false;
         // Who cannot remember what is on disk must not put more there.
         if self.place.store.check_room().is_err() {
             tell(&self.folder, FolderEvent::CheckRoom).await;
@@ -263,72 +272,25 @@ impl Worker {
                 ..Pass::default()
             });
         }
-        let produce = async {
-            let (mut stage, mut after) = (Stage::Come, None);
-            loop {
-                let skip = big.under_way();
-                let parked = self.place.parked.total();
-                let Planned { root, items, last } = self.plan(stage, after.take(), skip).await?;
-                let Some(last) = last.filter(|_| !*self.paused.borrow()) else {
-                    if stage == Stage::All {
-                        break;
-                    }
-                    stage = Stage::All;
-                    continue;
-                };
-                after = Some(last);
-                planned += items.len();
-                let items = self.closed(items, &mut open).await?;
-                let items = self.fit(items, big.remaining(), &mut refused).await?;
-                let (large, small): (Vec<Item>, Vec<Item>) = items.into_iter().partition(is_big);
-                let sources = self.sources.borrow().clone();
-                let more = self.more_comes();
-                let large = small::local(&self.place, large, more).await?;
-                for item in large.rest {
-                    big.begin(item, root, &sources);
-                }
-                let small = small::local(&self.place, small, more).await?;
-                let mut batch = small::fetched(&self.place, small.rest, &sources).await?;
-                batch.extend(small.ready);
-                batch.extend(large.ready);
-                later += small.later + large.later;
-                if self.place.parked.total() != parked {
-                    // That nobody need wait for it is news.
-                    let _ = ask(&self.folder, FolderEvent::Barrier).await;
-                }
-                if !batch.is_empty() && fetched.send((root, batch)).await.is_err() {
-                    break;
-                }
-            }
-            drop(fetched);
-            Ok::<(), Error>(())
-        };
-        let sync = async {
-            while let Some((root, batch)) = to_sync.recv().await {
-                let (batch, durable) = self.make_durable(batch).await?;
-                if batches.send((root, batch, durable)).await.is_err() {
-                    break;
-                }
-            }
-            drop((batches, to_sync));
-            Ok::<(), Error>(())
-        };
-        let consume = async {
-            let mut done = 0;
-            while let Some((root, batch, durable)) = ready.recv().await {
-                done += self.apply(root, batch, durable).await;
-            }
-            done
-        };
-        let (produced, synced, done) = tokio::join!(produce, sync, consume);
-        produced.and(synced)?;
+        let mut refused = Refused::default();
+        let (mut pass, root) = self.sweep(Stage::Come, None, big, &mut refused).await?;
+        // What comes may be about to move from where something goes: also what only HEAD knows by now that was not
+        // looked at yet. But not for ever.
+        if pass.later {
+            pass.soon = true;
+        } else {
+            let often = self.put_off.load(Ordering::Relaxed) >= PUT_OFF;
+            let (go, _) = self
+                .sweep(Stage::Go, root.filter(|_| !often), big, &mut refused)
+                .await?;
+            match go.again {
+                true => self.put_off.fetch_add(1, Ordering::Relaxed),
+                false => self.put_off.swap(0, Ordering::Relaxed),
+            };
+            pass.add(go);
+        }
         let full = refused.text();
-        let pass = Pass {
-            planned,
-            done,
-            soon: full.is_some() || open,
-            later: later > 0,
-        };
+        pass.soon |= full.is_some();
         self.say_full(full).await;
         Ok(pass)
     }
@@ -377,10 +339,11 @@ impl Worker {
         &self,
         stage: Stage,
         after: Option<RelPath>,
+        at_most: usize,
         skip: HashSet<RelPath>,
     ) -> Result<Planned, Error> {
         let place = self.place.clone();
-        blocking(move || gather(&place, stage, after.as_ref(), BATCH_PATHS, &skip)).await
+        blocking(move || gather(&place, Some(stage), after.as_ref(), at_most, &skip)).await
     }
 
     /// Is a peer known to have more soon? Not for ever: one whose user is always writing never says that this is all.

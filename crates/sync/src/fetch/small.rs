@@ -20,6 +20,8 @@ use crate::folder::{Place, Why};
 
 /// Blobs on one request stream at most, and bytes.
 const REQUEST: (usize, u64) = (512, 16 << 20);
+/// Requests under way at once.
+const REQUESTS: usize = 2;
 /// Blobs written together on one blocking thread, and bytes.
 const WRITE: (usize, usize) = (64, 1 << 20);
 /// Groups being written at once.
@@ -127,11 +129,20 @@ pub(super) async fn fetched(
             break;
         }
         let mut missing = Vec::new();
-        while !wanted.is_empty() {
-            let count = net::in_one_request(wanted.iter().map(|item| size_of(item).1), REQUEST);
-            let rest = wanted.split_off(count);
-            let asked = std::mem::replace(&mut wanted, rest);
-            let (made, unmade, alive) = ask(place, asked, source).await?;
+        // While the answer to one request is written, the next one is on the wire.
+        let mut asked = JoinSet::new();
+        loop {
+            while asked.len() < REQUESTS && !wanted.is_empty() {
+                let count = net::in_one_request(wanted.iter().map(|item| size_of(item).1), REQUEST);
+                let rest = wanted.split_off(count);
+                let part = std::mem::replace(&mut wanted, rest);
+                asked.spawn(ask(place.clone(), part, source.clone()));
+            }
+            let Some(answer) = asked.join_next().await else {
+                break;
+            };
+            let answer = answer.map_err(|error| Error::Refused(error.to_string()))?;
+            let (made, unmade, alive) = answer?;
             ready.extend(made);
             missing.extend(unmade);
             if !alive {
@@ -140,6 +151,8 @@ pub(super) async fn fetched(
         }
         wanted = missing;
     }
+    // As they were planned: those of one directory together.
+    ready.sort_by(|a, b| a.item.path.cmp(&b.item.path));
     Ok(ready)
 }
 
@@ -152,9 +165,9 @@ fn size_of(item: &Item) -> (Digest, u64) {
 
 /// One request stream: what arrived whole and right, what did not, and whether the peer is worth asking more.
 async fn ask(
-    place: &Arc<Place>,
+    place: Arc<Place>,
     items: Vec<Item>,
-    source: &Source,
+    source: Source,
 ) -> Result<(Vec<Ready>, Vec<Item>, bool), Error> {
     let wants: Vec<(Digest, u64)> = items.iter().map(size_of).collect();
     let mut slots: Vec<Option<Item>> = items.into_iter().map(Some).collect();
@@ -184,7 +197,7 @@ async fn ask(
             }
         }
     };
-    let (result, ()) = tokio::join!(net::blobs(&source.connection, place, &wants, out), gather);
+    let (result, ()) = tokio::join!(net::blobs(&source.connection, &place, &wants, out), gather);
     if !group.is_empty() {
         let place = place.clone();
         writers.spawn(blocking(move || Ok(write(&place, group))));

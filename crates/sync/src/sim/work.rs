@@ -327,11 +327,11 @@ impl Sim {
 
     /// Plans some of what is pending; what is on this disk is made ready, the rest asked for.
     pub(super) fn plan(&self, machine: usize, at_most: usize) {
-        self.plan_stage(machine, at_most, Stage::All, false);
+        self.plan_stage(machine, at_most, None, false);
     }
 
     /// The same for one stage, while HEAD is known to change soon, or not.
-    pub(super) fn plan_stage(&self, machine: usize, at_most: usize, stage: Stage, more: bool) {
+    pub(super) fn plan_stage(&self, machine: usize, at_most: usize, stage: Option<Stage>, more: bool) {
         let Some(process) = self.process(machine) else {
             return;
         };

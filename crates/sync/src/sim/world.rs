@@ -73,7 +73,7 @@ impl Sim {
             620..700 => self.pull(machine),
             700..790 => {
                 let at_most = self.rng(|r| r.pick(&[1, 2, 5, 100]));
-                let stage = self.rng(|r| r.pick(&[Stage::Come, Stage::All, Stage::All]));
+                let stage = self.rng(|r| r.pick(&[Some(Stage::Come), Some(Stage::Go), None, None]));
                 let more = self.rng(|r| r.percent(20));
                 self.plan_stage(machine, at_most, stage, more);
             }
