@@ -14,6 +14,7 @@ use super::*;
 use crate::sim::rng::Rng;
 use world::{Bytes, Tree, World, content, digest};
 
+mod room;
 mod world;
 
 /// Things that happen in one history.

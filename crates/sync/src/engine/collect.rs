@@ -23,6 +23,39 @@ const LOOK: Duration = Duration::from_secs(60);
 /// leaves a tree that nobody needs when the next one is there.
 const GROWN: u64 = 64 << 20;
 
+/// When a collection begins by itself, and how far it goes.
+struct Looks {
+    due: Instant,
+    /// The size of the database (bytes) when one began last, or a smaller one since.
+    least: u64,
+}
+
+impl Looks {
+    fn begin(now: Instant, bytes: u64) -> Looks {
+        Looks {
+            due: now + BY_ITSELF.0,
+            least: bytes,
+        }
+    }
+
+    /// Is it time for one, now that the database has so many bytes?
+    fn look(&mut self, now: Instant, bytes: u64) -> Option<Mode> {
+        // A collection since has made it smaller.
+        self.least = self.least.min(bytes);
+        let is_due = now >= self.due;
+        if !is_due && bytes - self.least < self.least.max(GROWN) {
+            return None;
+        }
+        self.least = bytes;
+        if !is_due {
+            // Something is going on: nobody should wait until a large database is compacted.
+            return Some(Mode::Sweep);
+        }
+        self.due = now + BY_ITSELF.1;
+        Some(Mode::Compact)
+    }
+}
+
 impl Engine {
     /// Asks for a collection now and then, as long as the engine lives.
     pub(super) fn collect_by_itself(&self) {
@@ -30,22 +63,13 @@ impl Engine {
         let store = Arc::downgrade(&self.store);
         tokio::spawn(async move {
             let size = || Some(store.upgrade()?.bytes_on_disk());
-            let (mut due, mut least) = (Instant::now() + BY_ITSELF.0, size().unwrap_or(0));
+            let mut looks = Looks::begin(Instant::now(), size().unwrap_or(0));
             loop {
                 tokio::time::sleep(LOOK).await;
-                let Some(now) = size() else { return };
-                // A collection since has made it smaller.
-                least = least.min(now);
-                let is_due = Instant::now() >= due;
-                if !is_due && now - least < least.max(GROWN) {
+                let Some(bytes) = size() else { return };
+                let Some(mode) = looks.look(Instant::now(), bytes) else {
                     continue;
-                }
-                least = now;
-                // Something is going on: nobody should wait until a large database is compacted.
-                let mode = if is_due { Mode::Compact } else { Mode::Sweep };
-                if is_due {
-                    due = Instant::now() + BY_ITSELF.1;
-                }
+                };
                 let Some(events) = events.upgrade() else { return };
                 if events.send(Event::Collect(mode)).await.is_err() {
                     return;
@@ -139,5 +163,52 @@ impl Engine {
             generation: found.number,
         });
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MIB: u64 = 1 << 20;
+
+    /// Looks at these sizes (MiB) a minute apart: what does each begin?
+    fn looks(began: Instant, first: u64, sizes: &[u64]) -> Vec<Option<Mode>> {
+        let mut looks = Looks::begin(began, first * MIB);
+        let times = (1..).map(|n| began + n * LOOK);
+        let looked = times.zip(sizes);
+        looked.map(|(now, size)| looks.look(now, size * MIB)).collect()
+    }
+
+    #[test]
+    fn what_has_doubled_by_64_mib_is_swept_and_not_compacted() {
+        let (no, sweep) = (None, Some(Mode::Sweep));
+        let began = Instant::now();
+        // To twice as much, but by less than 64 MiB.
+        assert_eq!(looks(began, 1, &[2, 20, 64, 65, 65]), [no, no, no, sweep, no]);
+        // By 64 MiB, but not to twice as much.
+        assert_eq!(looks(began, 100, &[164, 199, 200]), [no, no, sweep]);
+        // From one collection to the next: from 65 MiB to 130.
+        assert_eq!(looks(began, 0, &[65, 128, 129, 130]), [sweep, no, no, sweep]);
+        // One has made it smaller.
+        assert_eq!(looks(began, 300, &[100, 199, 200]), [no, no, sweep]);
+        // It shrinks for good.
+        assert_eq!(looks(began, 300, &[10, 9, 8]), [no, no, no]);
+    }
+
+    #[test]
+    fn what_is_due_is_compacted_whatever_it_has_grown_to() {
+        let began = Instant::now();
+        let mut looks = Looks::begin(began, MIB);
+        let due = began + BY_ITSELF.0;
+        assert_eq!(looks.look(due - LOOK, MIB), None);
+        assert_eq!(looks.look(due, MIB), Some(Mode::Compact));
+        assert_eq!(looks.look(due + LOOK, MIB), None);
+        let next = due + BY_ITSELF.1;
+        // One that growth began puts off none that is due.
+        assert_eq!(looks.look(next - 2 * LOOK, 100 * MIB), Some(Mode::Sweep));
+        assert_eq!(looks.look(next - LOOK, 100 * MIB), None);
+        assert_eq!(looks.look(next, 400 * MIB), Some(Mode::Compact));
+        assert_eq!(looks.look(next + LOOK, 401 * MIB), None);
     }
 }
