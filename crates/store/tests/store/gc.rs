@@ -290,7 +290,7 @@ fn what_anything_reaches_stays_and_the_rest_goes() {
 }
 
 #[test]
-fn blobs_of_the_past_the_present_and_of_what_is_on_disk_are_reached() {
+fn blobs_of_the_past_the_present_the_disk_and_intents_are_reached() {
     let fixture = fixture();
     let (old, new, on_disk) = ([0], [1], [2]);
     let mut random = Lcg(0);
@@ -312,8 +312,22 @@ fn blobs_of_the_past_the_present_and_of_what_is_on_disk_are_reached() {
         fixture.commit(commit);
     }
     fixture.commit(put(&[(b"p", &crate::fixture::file(&on_disk))]));
+    let (before, after) = ([3], [4]);
+    fixture.commit(Commit {
+        intents_put: vec![Intent {
+            path: path(b"q"),
+            before: Some(crate::fixture::file(&before).mat),
+            before_fingerprint: None,
+            after: Some(crate::fixture::file(&after).mat.value),
+            after_exec: false,
+            dots: Vec::new(),
+            temp: None,
+        }],
+        ..Commit::default()
+    });
     let all = fixture.see().mark(&|_, _| true).unwrap();
-    assert!([old, new, on_disk].iter().all(|c| all.has_blob(&Digest::of(c))));
+    let reached = [old, new, on_disk, before, after];
+    assert!(reached.iter().all(|c| all.has_blob(&Digest::of(c))));
     assert!(!all.has_blob(&Digest::of(b"never")));
     assert_eq!(all.generations(), 2);
     let newest = fixture.see().mark(&|_, number| number == 2).unwrap();
@@ -329,4 +343,51 @@ fn blobs_of_the_past_the_present_and_of_what_is_on_disk_are_reached() {
     );
     let left = fixture.see().generations(fixture.folder, 9).unwrap();
     assert_eq!(left.iter().map(|g| g.number).collect::<Vec<_>>(), [2]);
+}
+
+#[test]
+fn what_is_held_outlives_its_generation_and_what_went_is_not_held() {
+    let fixture = fixture();
+    let store = &fixture.store;
+    let mut roots = Vec::new();
+    for n in [1, 2] {
+        let link = NamedEntry {
+            name: Name::new(b"l").unwrap(),
+            entry: Entry::Symlink {
+                target: Box::new([n]),
+            },
+        };
+        let mut commit = Commit::default();
+        let root = tree::write(&[link], &mut |d, b| commit.nodes.push((d, b.into())));
+        commit.generation = Some(Generation {
+            root,
+            ..crate::fixture::generation(n.into())
+        });
+        roots.push(root);
+        fixture.commit(commit);
+    }
+    let first = fixture.see().generation(fixture.folder, 1).unwrap().unwrap();
+    let collect = || {
+        let see = fixture.see();
+        let alone = store.alone(Duration::ZERO).unwrap();
+        store.forget_dropped(&alone, &see.dropped().unwrap()).unwrap();
+        drop(alone);
+        let mut marks = see.mark(&|_, _| true).unwrap();
+        let mut sweep = Sweep::default();
+        while !sweep.is_done() {
+            assert!(store.sweep(&mut marks, &mut sweep, Duration::ZERO).unwrap());
+        }
+        roots
+            .iter()
+            .map(|root| fixture.see().has_node(root).unwrap())
+            .collect::<Vec<_>>()
+    };
+    let hold = store.hold(fixture.folder, &first).unwrap().expect("it is there");
+    assert_eq!(store.drop_generations(fixture.folder, &[1]).unwrap(), 1);
+    assert_eq!(collect(), [true, true]);
+    assert_eq!(fixture.see().dropped().unwrap(), [(fixture.folder, 1)]);
+    assert!(store.hold(fixture.folder, &first).unwrap().is_none());
+    drop(hold);
+    assert_eq!(collect(), [false, true]);
+    assert_eq!(fixture.see().dropped().unwrap(), []);
 }

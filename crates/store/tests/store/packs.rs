@@ -177,6 +177,22 @@ fn sweeps_between_hashing_and_committing_cost_nothing() {
     assert_eq!(fixture.store.packs_bytes(), 0);
 }
 
+/// A pack that a commit is about to name has no row yet.
+#[test]
+fn sweeps_beside_commits_leave_them_their_packs() {
+    let fixture = fixture();
+    let content = |n: usize| format!("content {n}").into_bytes();
+    std::thread::scope(|scope| {
+        let commits = scope.spawn(|| (0..100).for_each(|n| put(&fixture, &format!("f{n}"), &content(n))));
+        while !commits.is_finished() {
+            sweep(&fixture.store, &BTreeSet::new());
+        }
+    });
+    for n in 0..100 {
+        assert_eq!(packed(&fixture, &content(n)), Some(content(n)), "{n}");
+    }
+}
+
 #[test]
 fn pins_are_of_generations_that_are_there() {
     let fixture = fixture();

@@ -14,6 +14,8 @@ use super::*;
 use crate::sim::rng::Rng;
 use world::{Bytes, Tree, World, content, digest};
 
+mod later;
+mod mortal;
 mod room;
 mod world;
 
@@ -31,6 +33,8 @@ struct Model {
     kept: BTreeSet<Kept>,
     /// What came to be kept since the collection began.
     young: BTreeSet<Kept>,
+    /// What was there already when a tree came to reach it, while a collection was under way.
+    reached: BTreeSet<Kept>,
     collecting: bool,
 }
 
@@ -39,6 +43,8 @@ struct History {
     world: World,
     model: Model,
     holds: Vec<(usize, u64, Hold)>,
+    /// Packed, for a commit that is still to come.
+    hashed: BTreeSet<usize>,
 }
 
 fn number(key: &str) -> Option<u64> {
@@ -71,6 +77,7 @@ impl History {
             world: World::new(folders),
             model: Model::default(),
             holds: Vec::new(),
+            hashed: BTreeSet::new(),
             rng,
         }
     }
@@ -117,10 +124,11 @@ impl History {
                 Ok(())
             }
             9 => {
-                // Hashed, and overtaken.
+                // Hashed, and committed later, or overtaken.
                 let id = self.rng.below(CONTENTS);
                 if !world::is_large(id) {
                     self.world.store.pack(&digest(id), &content(id))?;
+                    self.hashed.insert(id);
                 }
                 Ok(())
             }
@@ -137,11 +145,12 @@ impl History {
         let rng = &mut self.rng;
         let folder = &self.world.folders[at];
         let mut tree: Tree = folder.live.clone();
-        let from_afar = rng.percent(40);
-        match rng.below(6) {
-            // What it was.
-            0 if !folder.generations.is_empty() => {
-                let all: Vec<&Tree> = folder.generations.values().collect();
+        let waits = folder.live != folder.disk;
+        let from_afar = rng.percent(if waits { 70 } else { 40 });
+        match rng.below(if from_afar { 3 } else { 6 }) {
+            // What it was, also if that generation has gone.
+            0 if !folder.was.is_empty() => {
+                let all: Vec<&Tree> = folder.was.values().collect();
                 tree = all[rng.below(all.len())].clone();
             }
             1 => {
@@ -166,21 +175,24 @@ impl History {
             }
         }
         let generation = rng.percent(60);
-        // What was fetched or hashed is packed before.
-        for id in tree.values().filter(|id| !world::is_large(**id)) {
-            self.world.store.pack(&digest(*id), &content(*id))?;
+        // Or merged, and not yet applied: it may be overtaken before it is.
+        let applied = !from_afar || rng.percent(40);
+        let commit = self.world.commit(at, &tree, generation, applied);
+        let change = self.world.pending.clone().expect("it was just made");
+        for id in change.named.iter().filter(|id| !world::is_large(**id)) {
+            if !self.hashed.remove(id) {
+                self.world.store.pack(&digest(*id), &content(*id))?;
+            }
         }
-        let commit = self.world.commit(at, &tree, generation);
-        let before = self.world.folders[at].live.clone();
         if from_afar {
+            let before = self.world.folders[at].disk.clone();
             for (path, id) in &before {
-                if tree.get(path) != Some(id) {
+                if change.disk.get(path) != Some(id) {
                     self.world.displace(at, *id);
                     self.keep((Some(at), *id));
                 }
             }
         }
-        self.world.pending = Some((at, tree.clone(), generation));
         self.world.store.commit(self.world.folders[at].key, commit)?;
         self.landed();
         Ok(())
@@ -188,10 +200,10 @@ impl History {
 
     /// The commit in flight is there.
     fn landed(&mut self) {
-        let (_, tree, _) = self.world.pending.clone().expect("one was in flight");
+        let change = self.world.pending.clone().expect("one was in flight");
         self.world.landed();
-        for id in tree.values().filter(|id| !world::is_large(**id)) {
-            self.keep((None, *id));
+        for id in change.named.into_iter().filter(|id| !world::is_large(*id)) {
+            self.keep((None, id));
         }
         self.world.note_packs();
     }
@@ -205,6 +217,16 @@ impl History {
 
     /// Is it reached from anything?
     fn needed(&self) -> BTreeSet<usize> {
+        let mut all = self.in_trees();
+        for folder in &self.world.folders {
+            all.extend(folder.disk.values());
+            all.extend(folder.intended.values().flatten().flatten());
+        }
+        all
+    }
+
+    /// Is it reached from a tree?
+    fn in_trees(&self) -> BTreeSet<usize> {
         let folders = self.world.folders.iter();
         let mut all: BTreeSet<usize> = folders
             .flat_map(|f| f.generations.values().chain([&f.live]))
@@ -258,6 +280,7 @@ impl History {
             self.world.medium.dies_in(self.rng.below(120));
         }
         let before = self.world.dropped();
+        let outboards = self.world.outboards();
         let result = self.run(&wanted, unnamed, restless, dies, open);
         self.model.collecting = false;
         if self.world.medium.is_dead() {
@@ -267,7 +290,12 @@ impl History {
         let crashed = self.world.medium.cannot_die_any_more();
         let quiet = restless == 0 && !crashed;
         match result {
-            Ok(_) if quiet && open => self.collected(unnamed, before),
+            Ok(_) if quiet && open => {
+                self.collected(unnamed, before);
+                // One that is missed costs reading a big file again.
+                let kept: BTreeSet<usize> = outboards.intersection(&self.needed()).copied().collect();
+                assert!(kept.is_subset(&self.world.outboards()), "of {kept:?} some went");
+            }
             _ => {
                 // What went may have gone, but for what was needed all the time.
                 self.world.read_generations();
@@ -275,6 +303,7 @@ impl History {
             }
         }
         self.model.young.clear();
+        self.model.kept.append(&mut self.model.reached);
     }
 
     fn run(
@@ -297,6 +326,11 @@ impl History {
                 .collect(),
         };
         world::let_the_clock_tick();
+        let needed = self.needed();
+        let there = self.world.kept().into_iter();
+        self.model
+            .kept
+            .extend(there.filter(|kept| needed.contains(&kept.1)));
         self.model.collecting = true;
         let end = dies.then(|| self.rng.below(12));
         let mut points = 0;
@@ -310,7 +344,15 @@ impl History {
                 // Generations that went are gone, whatever comes.
                 self.world.read_generations();
                 self.forgive();
-                self.act()?;
+                for _ in 0..self.rng.range(1, 3) {
+                    self.act()?;
+                }
+                self.forgive();
+                let needed = self.in_trees();
+                let there = self.world.kept().into_iter();
+                self.model
+                    .reached
+                    .extend(there.filter(|kept| needed.contains(&kept.1)));
             }
             Ok(())
         };
@@ -335,6 +377,8 @@ impl History {
         self.model
             .kept
             .retain(|kept| needed.contains(&kept.1) || young.contains(kept));
+        let needed = self.in_trees();
+        self.model.reached.retain(|kept| needed.contains(&kept.1));
     }
 
     /// A whole collection has run, and nothing else meanwhile: what had to go went, and nothing else did.
@@ -358,24 +402,25 @@ impl History {
     /// The process ends, or the power goes: what was not synced is lost, or not.
     fn crash(&mut self) {
         self.holds.clear();
+        self.hashed.clear();
         let landed = self.world.crash(&mut self.rng);
         if landed {
-            let (_, tree, _) = self.world.pending.clone().expect("one was in flight");
-            for id in tree.values().filter(|id| !world::is_large(**id)) {
-                self.model.kept.insert((None, *id));
-            }
+            let change = self.world.pending.clone().expect("one was in flight");
+            let small = change.named.into_iter().filter(|id| !world::is_large(*id));
+            self.model.kept.extend(small.map(|id| (None, id)));
             self.world.landed();
         }
         self.world.pending = None;
         self.world.read_generations();
         self.forgive();
         self.model.young.clear();
+        self.model.kept.append(&mut self.model.reached);
         self.model.collecting = false;
     }
 
     fn check(&self) {
         self.world.check();
-        for (at, id) in &self.model.kept {
+        for (at, id) in self.model.kept.union(&self.model.reached) {
             let found: Option<Bytes> = match at {
                 None => self.world.store.packed(&digest(*id)).unwrap(),
                 Some(at) => self.world.object(*at, *id),
@@ -390,6 +435,7 @@ impl History {
     /// Nobody does anything any more: one collection leaves what is needed, and no more.
     fn calm(&mut self) {
         self.holds.clear();
+        self.hashed.clear();
         self.world.reopen();
         let wanted: Vec<_> = self
             .world

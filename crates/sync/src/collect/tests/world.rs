@@ -4,7 +4,6 @@
 use std::fs;
 use std::io::{self, Write as _};
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicI64, Ordering};
 
 use alike_core::entry::{Entry, NamedEntry};
 use alike_core::ids::{Dot, FolderId, Hlc, ReplicaId};
@@ -14,19 +13,19 @@ use alike_core::record::{ExecMark, Record, Value};
 use alike_core::state::{State, StateEntry};
 use alike_core::tree;
 use alike_core::view::Summary;
-use alike_store::{
-    Commit, FolderRow, Generation, Head, IndexRow, NewFolder, Reason, Replica, StorageBackend,
-};
+use alike_store::{Commit, FolderRow, Generation, Head, IndexRow, Intent, NewFolder, Reason, Replica};
 
+use super::mortal::Mortal;
 use super::*;
 use crate::checkout;
 use crate::disk::Root;
 use crate::outboard;
-use crate::sim::medium::{Backend, Medium};
+use crate::sim::medium::Medium;
 
 pub(super) type Bytes = Vec<u8>;
 /// Directory and name → content.
 pub(super) type Tree = BTreeMap<(usize, usize), usize>;
+type Intended = BTreeMap<(usize, usize), [Option<usize>; 2]>;
 
 /// Too large for a pack: it is kept where it is displaced.
 pub(super) fn is_large(id: usize) -> bool {
@@ -58,75 +57,16 @@ pub(super) fn let_the_clock_tick() {
     }
 }
 
-/// A medium that dies after so many operations.
-#[derive(Clone, Debug)]
-pub(super) struct Mortal {
-    medium: Medium,
-    /// Below zero: it lives.
-    left: Arc<AtomicI64>,
-    dead: Arc<AtomicI64>,
-}
-
-impl Mortal {
-    pub(super) fn dies_in(&self, operations: usize) {
-        self.left.store(operations as i64, Ordering::Relaxed);
-    }
-
-    pub(super) fn kill(&self) {
-        self.medium.kill();
-        self.dead.store(1, Ordering::Relaxed);
-    }
-
-    pub(super) fn is_dead(&self) -> bool {
-        self.dead.load(Ordering::Relaxed) == 1
-    }
-
-    /// Was it to die, and has not yet? Now it lives on.
-    pub(super) fn cannot_die_any_more(&self) -> bool {
-        self.left.swap(-1, Ordering::Relaxed) >= 0
-    }
-
-    fn count(&self) {
-        if self.left.fetch_sub(1, Ordering::Relaxed) == 0 {
-            self.kill();
-        }
-        self.left.fetch_max(-1, Ordering::Relaxed);
-    }
-}
-
-#[derive(Debug)]
-struct Counted(Backend, Mortal);
-
-impl StorageBackend for Counted {
-    fn len(&self) -> Result<u64, io::Error> {
-        self.0.len()
-    }
-
-    fn read(&self, offset: u64, out: &mut [u8]) -> Result<(), io::Error> {
-        self.0.read(offset, out)
-    }
-
-    fn set_len(&self, len: u64) -> Result<(), io::Error> {
-        self.1.count();
-        self.0.set_len(len)
-    }
-
-    fn sync_data(&self) -> Result<(), io::Error> {
-        self.1.count();
-        self.0.sync_data()
-    }
-
-    fn write(&self, offset: u64, data: &[u8]) -> Result<(), io::Error> {
-        self.1.count();
-        self.0.write(offset, data)
-    }
-}
-
 pub(super) struct FolderNow {
     pub(super) key: FolderKey,
     pub(super) place: Arc<Place>,
     row: FolderRow,
+    /// HEAD.
     pub(super) live: Tree,
+    /// The index: what HEAD has and this has not is still to be applied.
+    pub(super) disk: Tree,
+    /// What intents say is at a path, and is to be there.
+    pub(super) intended: Intended,
     pub(super) generations: BTreeMap<u64, Tree>,
     pub(super) pins: BTreeSet<u64>,
     /// All that ever were.
@@ -134,31 +74,38 @@ pub(super) struct FolderNow {
     seq: u64,
 }
 
+/// What a commit makes of a folder.
+#[derive(Clone)]
+pub(super) struct Change {
+    pub(super) at: usize,
+    pub(super) live: Tree,
+    pub(super) disk: Tree,
+    pub(super) intended: Intended,
+    pub(super) generation: bool,
+    /// Contents that rows of the index are written for.
+    pub(super) named: BTreeSet<usize>,
+}
+
 pub(super) struct World {
     dir: tempfile::TempDir,
     pub(super) medium: Mortal,
     pub(super) store: Arc<Store>,
     pub(super) folders: Vec<FolderNow>,
-    /// A commit in flight: folder, tree, and whether it makes a generation.
-    pub(super) pending: Option<(usize, Tree, bool)>,
+    /// A commit in flight.
+    pub(super) pending: Option<Change>,
     /// Lengths of the packs when something was committed last.
     packs: BTreeMap<PathBuf, u64>,
 }
 
 fn open(medium: &Mortal, home: &Path) -> Arc<Store> {
-    let backend = Counted(medium.medium.open(), medium.clone());
-    let store = Store::with_backend(backend, Path::new("in memory")).expect("the database opens");
+    let store = Store::with_backend(medium.open(), Path::new("in memory")).expect("the database opens");
     Arc::new(store.with_packs(home))
 }
 
 impl World {
     pub(super) fn new(folders: usize) -> World {
         let dir = tempfile::tempdir().unwrap();
-        let medium = Mortal {
-            medium: Medium::default(),
-            left: Arc::new(AtomicI64::new(-1)),
-            dead: Arc::default(),
-        };
+        let medium = Mortal::on(Medium::default());
         let store = open(&medium, dir.path());
         fs::create_dir(dir.path().join("outboards")).unwrap();
         let mut world = World {
@@ -194,6 +141,8 @@ impl World {
                 place,
                 row,
                 live: Tree::new(),
+                disk: Tree::new(),
+                intended: Intended::new(),
                 generations: BTreeMap::new(),
                 pins: BTreeSet::new(),
                 was: BTreeMap::new(),
@@ -209,8 +158,8 @@ impl World {
         Arc::new(Place::new(row.clone(), root, self.store.clone(), outboards))
     }
 
-    /// The commit that makes a folder `tree`.
-    pub(super) fn commit(&self, at: usize, tree: &Tree, generation: bool) -> Commit {
+    /// The commit that makes a folder's HEAD `tree`, and its index too or else intents; notes what that is.
+    pub(super) fn commit(&mut self, at: usize, tree: &Tree, generation: bool, applied: bool) -> Commit {
         let folder = &self.folders[at];
         let mut commit = Commit::default();
         let seq = folder.seq + 1;
@@ -291,37 +240,63 @@ impl World {
             changed: 0,
             removed: 0,
         });
+        let mut change = Change {
+            at,
+            live: tree.clone(),
+            disk: folder.disk.clone(),
+            intended: folder.intended.clone(),
+            generation,
+            named: BTreeSet::new(),
+        };
         let path = |p: &(usize, usize)| RelPath::parse(format!("{}/{}", p.0, p.1).as_bytes()).unwrap();
-        commit.index_remove = folder.live.keys().map(path).collect();
-        for (at, id) in tree {
-            let mat = Mat {
-                value: Value::File {
-                    digest: digest(*id),
-                    size: size(*id) as u64,
-                },
-                exec: false,
-                dots: Vec::new(),
-            };
-            let row = IndexRow {
-                mat,
-                fingerprint: None,
-                racy: false,
-            };
-            commit.index_put.push((path(at), row));
+        if !applied {
+            let places: BTreeSet<_> = folder.disk.keys().chain(tree.keys()).collect();
+            for place in places {
+                let [before, after] = [&folder.disk, tree].map(|tree| tree.get(place).copied());
+                if before == after {
+                    continue;
+                }
+                change.intended.insert(*place, [before, after]);
+                commit.intents_put.push(Intent {
+                    path: path(place),
+                    before: before.map(mat),
+                    before_fingerprint: None,
+                    after: after.map(|id| mat(id).value),
+                    after_exec: false,
+                    dots: Vec::new(),
+                    temp: None,
+                });
+            }
+        } else {
+            let gone = folder.disk.keys().filter(|at| !tree.contains_key(at));
+            commit.index_remove = gone.map(path).collect();
+            commit.intents_remove = (0..4).flat_map(|d| (0..4).map(move |f| path(&(d, f)))).collect();
+            for (at, id) in tree.iter().filter(|(at, id)| folder.disk.get(at) != Some(id)) {
+                change.named.insert(*id);
+                let row = IndexRow {
+                    mat: mat(*id),
+                    fingerprint: None,
+                    racy: false,
+                };
+                commit.index_put.push((path(at), row));
+            }
+            change.disk = tree.clone();
+            change.intended.clear();
         }
+        self.pending = Some(change);
         commit
     }
 
     /// The commit in flight is there.
     pub(super) fn landed(&mut self) {
-        let (at, tree, generation) = self.pending.take().expect("one was in flight");
-        let folder = &mut self.folders[at];
-        if generation {
+        let change = self.pending.take().expect("one was in flight");
+        let folder = &mut self.folders[change.at];
+        if change.generation {
             let number = folder.next();
-            folder.generations.insert(number, tree.clone());
-            folder.was.insert(number, tree.clone());
+            folder.generations.insert(number, change.live.clone());
+            folder.was.insert(number, change.live.clone());
         }
-        folder.live = tree;
+        (folder.live, folder.disk, folder.intended) = (change.live, change.disk, change.intended);
         folder.seq += 1;
     }
 
@@ -503,30 +478,21 @@ impl World {
             }
         }
         self.reopen();
-        let Some((at, tree, _)) = &self.pending else {
+        let Some(change) = &self.pending else {
             return false;
         };
-        let folder = &self.folders[*at];
+        let folder = &self.folders[change.at];
         let head = self.store.snapshot().unwrap().head(folder.key).unwrap();
         let landed = head.seq == folder.seq + 1;
-        assert_eq!(
-            head.summary.root,
-            root_of(if landed { tree } else { &folder.live })
-        );
+        let meant = if landed { &change.live } else { &folder.live };
+        assert_eq!(head.summary.root, root_of(meant));
         landed
     }
 
     pub(super) fn reopen(&mut self) {
         self.medium.kill();
-        self.medium.left.store(-1, Ordering::Relaxed);
         // What the old one still does when it is closed reaches nothing.
-        let medium = Medium::with(&self.medium.medium.bytes());
-        let fresh = Mortal {
-            medium,
-            left: Arc::new(AtomicI64::new(-1)),
-            dead: Arc::default(),
-        };
-        self.medium = fresh;
+        self.medium = Mortal::on(Medium::with(&self.medium.medium.bytes()));
         self.store = open(&self.medium, self.dir.path());
         for at in 0..self.folders.len() {
             let row = self.folders[at].row.clone();
@@ -538,6 +504,17 @@ impl World {
 impl FolderNow {
     fn next(&self) -> u64 {
         1 + self.was.keys().next_back().copied().unwrap_or(0)
+    }
+}
+
+fn mat(id: usize) -> Mat {
+    Mat {
+        value: Value::File {
+            digest: digest(id),
+            size: size(id) as u64,
+        },
+        exec: false,
+        dots: Vec::new(),
     }
 }
 
