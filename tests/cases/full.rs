@@ -128,8 +128,8 @@ fn a_disk_that_others_fill_to_the_last_byte() {
 }
 
 /// Many files, which need room in the database.
-fn many(a: &Device) {
-    for n in 0..12_000 {
+fn many(a: &Device, count: u32) {
+    for n in 0..count {
         write(
             a.path(format!("d{}/a name that takes some room {n}", n % 30)),
             n.to_string(),
@@ -152,7 +152,7 @@ fn a_full_disk_of_a_state_directory(side: Side) {
     let (mut a, mut b) = two(&lab);
     let full = if side == Side::Sending { &mut a } else { &mut b };
     full.home = lab.path("disk/state");
-    many(&a);
+    many(&a, 12_000);
     let before = (snapshot(&a.folder), mtimes(&a.folder));
     a.start();
     b.start();
@@ -231,4 +231,58 @@ fn an_engine_does_not_start_without_room() {
     let out = a.cmd(["watch"]);
     assert_eq!(out.code, 1, "{}", out.stderr);
     assert!(out.stderr.contains("free some space"), "{}", out.stderr);
+}
+
+/// Others take the last byte in the moment before the database is compacted: nothing is lost, it goes on, and is compacted
+/// when there is room.
+#[test]
+fn a_database_whose_disk_is_full_when_it_is_compacted() {
+    let lab = Lab::new();
+    let Some(disk) = Tmpfs::new(lab.path("disk"), 96 * 1024) else {
+        return;
+    };
+    let (mut a, mut b) = (lab.fallible("laptop"), lab.device("desktop"));
+    fs::create_dir(&a.folder).unwrap();
+    a.home = lab.path("disk/state");
+    many(&a, 4_000);
+    let held = Hold::new(&a);
+    a.launch(&format!("gc.compact={}", held.action(1)));
+    b.start();
+    eventually("it answers", LONG, || a.cmd(["status"]).code == 0);
+    pair(&a, &b);
+    assert_converged(&[&a, &b]);
+    let (was, then) = (copy_of(&a, lab.path("was")), generation(&a));
+    a.ok(["pin", &then]);
+    let edit = |round: &str| {
+        (0..30).for_each(|n| write(a.path(format!("d{n}/edited")), round));
+        settle(&[&a, &b]);
+    };
+    let database = || fs::metadata(a.home.join("alike.redb")).unwrap().len();
+    edit("once");
+    edit("twice");
+    let filler = lab.path("disk/filler");
+    std::thread::scope(|scope| {
+        let collecting = scope.spawn(|| a.cmd(["gc", "--keep", "1"]));
+        held.reached("the database is about to be compacted");
+        assert!(
+            fs::write(&filler, vec![1; 128 * MIB]).is_err(),
+            "the disk is full"
+        );
+        held.release();
+        // What nobody needs has gone, and the database stays as large as it is.
+        assert_eq!(collecting.join().unwrap().code, 0);
+    });
+    let full = database();
+    fs::remove_file(&filler).unwrap();
+    eventually("in sync again", LONG, || {
+        a.cmd(["wait", "--timeout", "5s"]).code == 0
+    });
+    edit("three times");
+    json(&a, &["gc", "--keep", "1"]);
+    assert!(database() < full, "{} of {full}", database());
+    assert_converged(&[&a, &b]);
+    assert_was(&lab, &a, &then, &was);
+    a.ok(["verify"]);
+    drop(a);
+    drop(disk);
 }

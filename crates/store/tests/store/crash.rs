@@ -13,10 +13,10 @@ use crate::workload::Workload;
 
 /// Calls in one history.
 const STEPS: usize = 20;
-const EIO: i32 = 5;
-const ENOSPC: i32 = 28;
+pub(crate) const EIO: i32 = 5;
+pub(crate) const ENOSPC: i32 = 28;
 
-fn open(medium: &Medium) -> Result<Store, StoreError> {
+pub(crate) fn open(medium: &Medium) -> Result<Store, StoreError> {
     Store::with_backend(medium.clone(), Path::new("in memory"))
 }
 
@@ -28,7 +28,7 @@ fn empty() -> Vec<u8> {
 }
 
 /// `ALIKE_CASES` changes how many histories there are, `ALIKE_SEED` runs one alone; a failure names its seed.
-fn run_seeds(cases: u64, history: impl Fn(u64)) {
+pub(crate) fn run_seeds(cases: u64, history: impl Fn(u64)) {
     let number = |key: &str| std::env::var(key).ok().and_then(|v| v.parse::<u64>().ok());
     let seeds = match number("ALIKE_SEED") {
         Some(seed) => seed..seed + 1,
@@ -100,7 +100,7 @@ impl History {
 }
 
 /// What a crash after `ops` of `log` leaves.
-fn images(base: &[u8], log: &[Op], ops: usize, loss: Loss, random: &mut Lcg) -> Vec<u8> {
+pub(crate) fn images(base: &[u8], log: &[Op], ops: usize, loss: Loss, random: &mut Lcg) -> Vec<u8> {
     let synced = log[..ops]
         .iter()
         .rposition(|op| matches!(op, Op::Sync))

@@ -2,6 +2,7 @@
 //! into its tables.
 
 mod check;
+mod compact;
 mod crash;
 mod fixture;
 mod folders;
