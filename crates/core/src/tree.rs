@@ -13,6 +13,10 @@ use crate::codec::{DecodeError, Reader, put_bytes, put_varint};
 use crate::digest::Digest;
 use crate::path::Name;
 
+mod patch;
+
+pub use patch::patch;
+
 /// Most entries in one leaf, and most children in one inner node.
 pub const MAX_LEAF: usize = 1024;
 /// A shard ends about two to this many entries after [`MIN_GROUP`].
@@ -130,44 +134,53 @@ pub fn write<T: Item>(entries: &[T], sink: &mut dyn FnMut(Digest, Vec<u8>)) -> D
         return put(encode_leaf(entries));
     }
     let hashes: Vec<u32> = entries.iter().map(|e| name_hash(e.name())).collect();
-    let mut level: Vec<(&Name, u32, Digest)> = Vec::new();
-    for shard in cut(&hashes, 0, SHARD_BITS) {
+    let mut list: Vec<(&Name, u32, Digest)> = Vec::new();
+    for shard in cut(&hashes, 0) {
         let last = shard.end - 1;
-        level.push((
+        list.push((
             entries[last].name(),
             hashes[last],
             put(encode_leaf(&entries[shard])),
         ));
     }
-    let mut depth = 1u8;
-    while level.len() > MAX_TOP {
-        let hashes: Vec<u32> = level.iter().map(|l| l.1).collect();
-        let shift = SHARD_BITS + FAN_BITS * u32::from(depth - 1);
+    let encode = |level, members: &[(&Name, u32, Digest)]| {
+        encode_inner(level, members.iter().map(|(name, _, digest)| (*name, digest)))
+    };
+    let mut level = 1u8;
+    while list.len() > MAX_TOP {
+        let hashes: Vec<u32> = list.iter().map(|l| l.1).collect();
         let mut above = Vec::new();
-        for group in cut(&hashes, shift.min(27), FAN_BITS) {
-            let last = &level[group.end - 1];
-            above.push((last.0, last.1, put(encode_inner(depth, &level[group.clone()]))));
+        for group in cut(&hashes, level) {
+            let last = &list[group.end - 1];
+            above.push((last.0, last.1, put(encode(level, &list[group.clone()]))));
         }
-        level = above;
-        depth += 1;
+        list = above;
+        level += 1;
     }
-    put(encode_inner(depth, &level))
+    put(encode(level, &list))
 }
 
-/// Ends a group after each hash whose `bits` bits at `shift` are zero, at [`MIN_GROUP`] to [`MAX_LEAF`] members.
-fn cut(hashes: &[u32], shift: u32, bits: u32) -> Vec<std::ops::Range<usize>> {
-    let mask = (1u32 << bits) - 1;
+/// The groups that the members of a level's list make: entries are level 0, shards 1, what is above them 2 and so on.
+fn cut(hashes: &[u32], level: u8) -> Vec<std::ops::Range<usize>> {
     let mut groups = Vec::new();
     let mut start = 0;
     for (i, hash) in hashes.iter().enumerate() {
-        let members = i + 1 - start;
-        let cut = (hash >> shift) & mask == 0 && members >= MIN_GROUP;
-        if cut || members == MAX_LEAF || i + 1 == hashes.len() {
+        if ends_group(level, *hash, i + 1 - start) || i + 1 == hashes.len() {
             groups.push(start..i + 1);
             start = i + 1;
         }
     }
     groups
+}
+
+/// Does a group end with the member that has this hash and makes it so large, whatever comes behind it?
+fn ends_group(level: u8, hash: u32, members: usize) -> bool {
+    let (shift, bits) = match level {
+        0 => (0, SHARD_BITS),
+        _ => (SHARD_BITS + FAN_BITS * u32::from(level - 1), FAN_BITS),
+    };
+    let is_cut = (hash >> shift.min(27)) & ((1 << bits) - 1) == 0;
+    (is_cut && members >= MIN_GROUP) || members == MAX_LEAF
 }
 
 fn name_hash(name: &Name) -> u32 {
@@ -184,10 +197,10 @@ fn encode_leaf<T: Item>(entries: &[T]) -> Vec<u8> {
     out
 }
 
-fn encode_inner(level: u8, children: &[(&Name, u32, Digest)]) -> Vec<u8> {
+fn encode_inner<'a>(level: u8, members: impl ExactSizeIterator<Item = (&'a Name, &'a Digest)>) -> Vec<u8> {
     let mut out = vec![level];
-    put_varint(&mut out, children.len() as u64);
-    for (name, _, digest) in children {
+    put_varint(&mut out, members.len() as u64);
+    for (name, digest) in members {
         put_bytes(&mut out, name.as_bytes());
         out.extend_from_slice(&digest.0);
     }
@@ -505,12 +518,12 @@ mod tests {
 
     #[test]
     fn names_made_to_be_cut_everywhere_make_no_endless_tree() {
-        let groups = cut(&[0; 100_000], 0, SHARD_BITS);
+        let groups = cut(&[0; 100_000], 0);
         assert!(
             groups.iter().rev().skip(1).all(|g| g.len() == MIN_GROUP),
             "shrinks by the same factor each level"
         );
-        let groups = cut(&[u32::MAX; 5_000], 0, SHARD_BITS);
+        let groups = cut(&[u32::MAX; 5_000], 0);
         assert!(groups.iter().all(|g| g.len() <= MAX_LEAF));
     }
 
@@ -532,9 +545,9 @@ mod tests {
             let bytes = encode_leaf(half);
             let digest = node_digest::<NamedEntry>(&bytes);
             nodes.insert(digest, bytes.into());
-            level.push((half[1].name(), 0, digest));
+            level.push((half[1].name(), digest));
         }
-        let top = encode_inner(1, &level);
+        let top = encode_inner(1, level.iter().map(|(name, digest)| (*name, digest)));
         let digest = node_digest::<NamedEntry>(&top);
         nodes.insert(digest, top.into());
         assert!(read::<NamedEntry>(&nodes, digest).is_ok());
