@@ -5,6 +5,9 @@ use crate::digest::Digest;
 use crate::path::{MAX_NAME, Name};
 use crate::record::{Record, Value};
 
+/// What the names of conflict copies have in them, before the digits.
+const MARK: &[u8] = b" (conflict ";
+
 /// Settles the records of one home path. `has_children`: does anything live below the same name?
 ///
 /// - an imported record goes when a newer record of the group replaced exactly its content;
@@ -63,9 +66,13 @@ pub fn conflict_name(original: &Name, key: Digest, digits: usize) -> Name {
     Name::new(&[stem, mark.as_bytes(), ext].concat()).expect("a name with a mark in it is a name")
 }
 
+/// Can this be the name of a conflict copy? Every one of [`conflict_name`] can.
+pub fn may_be_copy(name: &Name) -> bool {
+    name.as_bytes().windows(MARK.len()).any(|w| w == MARK)
+}
+
 /// The stem of the original, if this is a conflict copy's.
 fn without_mark(stem: &[u8]) -> &[u8] {
-    const MARK: &[u8] = b" (conflict ";
     let at = stem.windows(MARK.len()).rposition(|w| w == MARK);
     match at.map(|at| (at, &stem[at + MARK.len()..])) {
         Some((at, [digits @ .., b')']))
@@ -125,6 +132,7 @@ mod tests {
                 let made = conflict_name(&name(&original), key, digits);
                 assert!(made.as_bytes().len() <= 255);
                 assert!(std::str::from_utf8(made.as_bytes()).is_ok());
+                assert!(may_be_copy(&made));
             }
         }
     }

@@ -1,26 +1,41 @@
 //! Local writes as a change of the state tree: records killed, records added, exec marks set. Never decides
 //! what a write means (that is `observe`).
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use crate::conflict;
 use crate::digest::Digest;
 use crate::ids::Dot;
-use crate::merge::{Change, note_changes, write_dir};
+use crate::merge::Change;
 use crate::path::{Name, RelPath};
 use crate::record::{ExecMark, Record};
+use crate::rewrite::rewrite;
 use crate::state::{StateEntry, read_dir};
-use crate::tree::{Overlay, TreeError};
+use crate::tree::{Cursor, Overlay, TreeError};
 
 /// What happens in one directory.
 #[derive(Debug, Default)]
 pub struct DirEdit {
-    /// Records that were overwritten or deleted by their user, wherever in this directory their home is.
-    pub kill: HashSet<Dot>,
     /// New records, by home name.
     pub add: Vec<(Name, Record)>,
-    /// Exec marks for records that live on.
-    pub exec: Vec<(Dot, ExecMark)>,
+    kill: HashSet<Dot>,
+    exec: Vec<(Dot, ExecMark)>,
+    near: BTreeSet<Name>,
+}
+
+impl DirEdit {
+    /// These records were overwritten or deleted by their user, who saw them at `name`. They go wherever in this directory
+    /// their home is: that they are at home there only spares reading all of it.
+    pub fn kill(&mut self, name: &Name, dots: impl IntoIterator<Item = Dot>) {
+        self.kill.extend(dots);
+        self.near.insert(name.clone());
+    }
+
+    /// The exec mark of records that live on, and are seen at `name`.
+    pub fn mark(&mut self, name: &Name, dots: impl IntoIterator<Item = Dot>, mark: ExecMark) {
+        self.exec.extend(dots.into_iter().map(|dot| (dot, mark)));
+        self.near.insert(name.clone());
+    }
 }
 
 /// Edits of a whole folder, by directory.
@@ -67,7 +82,7 @@ fn apply_dir(
     at: &RelPath,
     changes: &mut Vec<Change>,
 ) -> Result<Option<Digest>, TreeError> {
-    let before = read_dir(nodes, dir)?;
+    let before = concerned(nodes, dir, &edits)?;
     let mut entries: BTreeMap<Name, StateEntry> =
         before.iter().map(|e| (e.name.clone(), e.clone())).collect();
     let blank = |name: &Name| StateEntry {
@@ -115,11 +130,27 @@ fn apply_dir(
         }
     }
     let after: Vec<StateEntry> = entries.into_values().collect();
-    if after == before {
-        return Ok(dir);
+    rewrite(nodes, dir, &before, &after, at, changes)
+}
+
+/// The entries that an edit of a directory is about: those of the names in it, if all its records are there; otherwise all.
+fn concerned(nodes: &Overlay<'_>, dir: Option<Digest>, edits: &Edits) -> Result<Vec<StateEntry>, TreeError> {
+    let Some(top) = dir else { return Ok(Vec::new()) };
+    let here = &edits.here;
+    let added = here.add.iter().map(|(name, _)| name);
+    let names: BTreeSet<&Name> = here.near.iter().chain(added).chain(edits.below.keys()).collect();
+    let mut cursor = Cursor::<StateEntry>::new(top);
+    let mut found = Vec::new();
+    for name in names {
+        found.extend(cursor.find(nodes, name)?.cloned());
     }
-    note_changes(&before, &after, at, changes);
-    Ok(write_dir(nodes, &after))
+    let there: HashSet<Dot> = found.iter().flat_map(|e| &e.records).map(|r| r.dot).collect();
+    let mut wanted = here.kill.iter().chain(here.exec.iter().map(|(dot, _)| dot));
+    if wanted.all(|dot| there.contains(dot)) {
+        Ok(found)
+    } else {
+        read_dir(nodes, dir)
+    }
 }
 
 /// Gives the writes for which `fresh` knows another dot that dot; `None` = it keeps its own. They count as imported from
@@ -158,9 +189,5 @@ fn redot_dir(
         conflict::close(&mut entry.records, entry.child.is_some());
     }
     after.retain(|e| e.child.is_some() || !e.records.is_empty());
-    if after == before {
-        return Ok(dir);
-    }
-    note_changes(&before, &after, at, changes);
-    Ok(write_dir(nodes, &after))
+    rewrite(nodes, dir, &before, &after, at, changes)
 }

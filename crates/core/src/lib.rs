@@ -16,6 +16,7 @@ pub mod path;
 pub mod plan;
 pub mod record;
 pub mod retention;
+mod rewrite;
 pub mod session;
 pub mod state;
 pub mod subtree;

@@ -8,9 +8,10 @@ use crate::digest::Digest;
 use crate::ids::{Hlc, Vector};
 use crate::path::RelPath;
 use crate::record::{ExecMark, Record};
+use crate::rewrite::rewrite;
 use crate::state::{State, StateEntry, read_dir};
-use crate::tree::{self, Overlay, TreeError};
-use crate::view::{Shown, view};
+use crate::tree::{Overlay, TreeError, pairs};
+use crate::view::Shown;
 
 /// One path whose look on disk changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -82,20 +83,7 @@ impl Merger<'_, '_> {
                 .max(record.exec.map_or(record.hlc, |m| m.hlc));
         }
         let mut out: Vec<StateEntry> = Vec::with_capacity(ours.len().max(theirs.len()));
-        let (mut i, mut j) = (0, 0);
-        loop {
-            let (a, b) = match (ours.get(i), theirs.get(j)) {
-                (None, None) => break,
-                (Some(a), None) => (Some(a), None),
-                (None, Some(b)) => (None, Some(b)),
-                (Some(a), Some(b)) => match a.name.cmp(&b.name) {
-                    Ordering::Less => (Some(a), None),
-                    Ordering::Greater => (None, Some(b)),
-                    Ordering::Equal => (Some(a), Some(b)),
-                },
-            };
-            i += usize::from(a.is_some());
-            j += usize::from(b.is_some());
+        for (a, b) in pairs(&ours, &theirs, |entry| &entry.name) {
             let name = &a.or(b).expect("one side has it").name;
             let below = (a.and_then(|e| e.child), b.and_then(|e| e.child));
             let child = self.dir(below.0, below.1, &at.join(name))?;
@@ -113,53 +101,7 @@ impl Merger<'_, '_> {
                 });
             }
         }
-        if out == ours {
-            return Ok(x);
-        }
-        note_changes(&ours, &out, at, self.changes);
-        Ok(write_dir(self.nodes, &out))
-    }
-}
-
-/// Writes a directory of the state tree; `None` if nothing lives in it.
-pub(crate) fn write_dir(nodes: &mut Overlay<'_>, entries: &[StateEntry]) -> Option<Digest> {
-    if entries.is_empty() {
-        return None;
-    }
-    Some(tree::write(entries, &mut |digest, bytes| {
-        nodes.new.insert(digest, bytes.into());
-    }))
-}
-
-/// Appends every name of a directory that looks different on disk.
-pub(crate) fn note_changes(before: &[StateEntry], after: &[StateEntry], at: &RelPath, out: &mut Vec<Change>) {
-    let mut old = view(before).into_iter().peekable();
-    let mut new = view(after).into_iter().peekable();
-    loop {
-        let order = match (old.peek(), new.peek()) {
-            (None, None) => return,
-            (Some(_), None) => Ordering::Less,
-            (None, Some(_)) => Ordering::Greater,
-            (Some(a), Some(b)) => a.name.cmp(&b.name),
-        };
-        let before = if order == Ordering::Greater {
-            None
-        } else {
-            old.next()
-        };
-        let after = if order == Ordering::Less { None } else { new.next() };
-        let same = match (&before, &after) {
-            (Some(a), Some(b)) => a.looks_like(b) && a.dots == b.dots,
-            _ => false,
-        };
-        if !same {
-            let name = &before.as_ref().or(after.as_ref()).expect("one side has it").name;
-            out.push(Change {
-                path: at.join(name),
-                before,
-                after,
-            });
-        }
+        rewrite(self.nodes, x, &ours, &out, at, self.changes)
     }
 }
 

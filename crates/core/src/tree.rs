@@ -6,7 +6,7 @@
 //! cuts fall depends on the names alone, so one changed file rewrites one shard and the nodes above it. Shards are small,
 //! for every generation keeps what it rewrote: see docs/decisions/0005.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use crate::codec::{DecodeError, Reader, put_bytes, put_varint};
@@ -15,7 +15,8 @@ use crate::path::Name;
 
 mod patch;
 
-pub use patch::patch;
+pub(crate) use patch::pairs;
+pub use patch::{changes, patch};
 
 /// Most entries in one leaf, and most children in one inner node.
 pub const MAX_LEAF: usize = 1024;
@@ -73,6 +74,16 @@ pub struct Overlay<'a> {
     base: &'a dyn Nodes,
     /// The nodes written, by digest.
     pub new: HashMap<Digest, Arc<[u8]>>,
+    patched: HashMap<Digest, Patched>,
+}
+
+/// What a directory was made of.
+#[derive(Clone, Debug)]
+pub struct Patched {
+    /// An older directory.
+    pub old: Digest,
+    /// The names outside of which both are equal.
+    pub names: BTreeSet<Name>,
 }
 
 impl<'a> Overlay<'a> {
@@ -81,7 +92,27 @@ impl<'a> Overlay<'a> {
         Overlay {
             base,
             new: HashMap::new(),
+            patched: HashMap::new(),
         }
+    }
+
+    /// Remembers that a directory is an older one but for these names.
+    pub fn note_patched(&mut self, new: Digest, old: Digest, names: impl Iterator<Item = Name>) {
+        // If that one has only been made here, nothing is known of it elsewhere.
+        let mut patched = match self.patched.get(&old) {
+            Some(before) => before.clone(),
+            None => Patched {
+                old,
+                names: BTreeSet::new(),
+            },
+        };
+        patched.names.extend(names);
+        self.patched.insert(new, patched);
+    }
+
+    /// Which older directory is this one made of?
+    pub fn patched(&self, new: &Digest) -> Option<&Patched> {
+        self.patched.get(new)
     }
 }
 
@@ -291,27 +322,52 @@ fn read_into<T: Item>(
 }
 
 /// Reads one entry of a directory: of its nodes only those on the way to the name.
-pub fn find<T: Item>(nodes: &dyn Nodes, digest: Digest, name: &Name) -> Result<Option<T>, TreeError> {
-    let (mut at, mut above) = (digest, MAX_LEVELS + 1);
-    loop {
-        let bytes = nodes.node(&at)?.ok_or(TreeError::Missing(at))?;
-        match decode::<T>(&bytes).map_err(|e| TreeError::Bad(at, e))? {
-            Node::Leaf(mut entries) => {
-                let found = entries.binary_search_by(|entry| entry.name().cmp(name)).ok();
-                return Ok(found.map(|i| entries.swap_remove(i)));
+pub fn find<T: Item + Clone>(nodes: &dyn Nodes, digest: Digest, name: &Name) -> Result<Option<T>, TreeError> {
+    Ok(Cursor::new(digest).find(nodes, name)?.cloned())
+}
+
+/// Finds entries of one directory. Keeps the nodes on the way to the last one: names in order read no node twice.
+#[derive(Debug)]
+pub struct Cursor<T> {
+    top: Digest,
+    way: Vec<(Digest, Node<T>)>,
+}
+
+impl<T: Item> Cursor<T> {
+    /// Nothing read yet.
+    pub fn new(top: Digest) -> Self {
+        let way = Vec::new();
+        Cursor { top, way }
+    }
+
+    /// The entry of this name.
+    pub fn find(&mut self, nodes: &dyn Nodes, name: &Name) -> Result<Option<&T>, TreeError> {
+        let (mut at, mut above) = (self.top, MAX_LEVELS + 1);
+        for depth in 0.. {
+            if self.way.get(depth).is_none_or(|step| step.0 != at) {
+                self.way.truncate(depth);
+                let bytes = nodes.node(&at)?.ok_or(TreeError::Missing(at))?;
+                let node = decode::<T>(&bytes).map_err(|e| TreeError::Bad(at, e))?;
+                self.way.push((at, node));
             }
-            Node::Inner(level, _) if level >= above => {
-                return Err(TreeError::Bad(
-                    at,
-                    DecodeError::NotCanonical("levels do not descend"),
-                ));
+            match &self.way[depth].1 {
+                Node::Leaf(_) => break,
+                Node::Inner(level, _) if *level >= above => {
+                    let why = DecodeError::NotCanonical("levels do not descend");
+                    return Err(TreeError::Bad(at, why));
+                }
+                // Each shard is known by its last name.
+                Node::Inner(level, members) => match members.get(members.partition_point(|m| m.0 < *name)) {
+                    Some(member) => (at, above) = (member.1, *level),
+                    None => return Ok(None),
+                },
             }
-            // Each shard is known by its last name.
-            Node::Inner(level, children) => match children.iter().find(|c| c.0 >= *name) {
-                Some(child) => (at, above) = (child.1, level),
-                None => return Ok(None),
-            },
         }
+        let Some((_, Node::Leaf(entries))) = self.way.last() else {
+            unreachable!("the way ends with a leaf");
+        };
+        let found = entries.binary_search_by(|entry| entry.name().cmp(name));
+        Ok(found.ok().map(|i| &entries[i]))
     }
 }
 

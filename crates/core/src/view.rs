@@ -3,14 +3,14 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use crate::conflict::conflict_name;
+use crate::conflict::{conflict_name, may_be_copy};
 use crate::digest::Digest;
 use crate::entry::{Entry, NamedEntry};
 use crate::ids::Dot;
 use crate::path::{Name, RelPath};
 use crate::record::{ExecMark, Record, Value};
 use crate::state::{StateEntry, read_dir};
-use crate::tree::{self, Nodes, TreeError};
+use crate::tree::{self, Cursor, Nodes, Overlay, TreeError};
 
 /// One name as it should be on disk.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -108,6 +108,12 @@ pub fn view(entries: &[StateEntry]) -> Vec<Shown> {
     shown.into_values().collect()
 }
 
+/// Does an entry look like itself whatever else is in its directory, and all else whatever it is? Conflict copies, and what may
+/// be in their way, do not.
+pub(crate) fn is_alone(entry: &StateEntry) -> bool {
+    !may_be_copy(&entry.name) && entry.records.iter().all(|record| !record.relocated)
+}
+
 /// Puts the conflict copy of `home` with the content `key` at the first name that is nobody's home and not
 /// taken by a copy of other content.
 fn place_copy(
@@ -179,6 +185,44 @@ impl Summary {
             conflicts: 0,
         }
     }
+
+    /// What one name counts, with what is below it.
+    fn of(item: &Shown, below: &Summary) -> Self {
+        let is_dir = u64::from(item.value == Value::Dir);
+        Summary {
+            files: below.files + 1 - is_dir,
+            dirs: below.dirs + is_dir,
+            bytes: below.bytes.saturating_add(item.value.size()),
+            conflicts: below.conflicts + u64::from(item.copy_of.is_some()),
+            ..*below
+        }
+    }
+
+    /// The counts of both, with the root of this one.
+    fn plus(&self, other: &Summary) -> Self {
+        Summary {
+            files: self.files + other.files,
+            dirs: self.dirs + other.dirs,
+            bytes: self.bytes.saturating_add(other.bytes),
+            conflicts: self.conflicts + other.conflicts,
+            ..*self
+        }
+    }
+
+    /// The counts of this without those of the other, with the root of this one; `None` if they do not tell it.
+    fn minus(&self, other: &Summary) -> Option<Self> {
+        // What ran against the limit was cut off there.
+        if self.bytes == u64::MAX {
+            return None;
+        }
+        Some(Summary {
+            files: self.files.checked_sub(other.files)?,
+            dirs: self.dirs.checked_sub(other.dirs)?,
+            bytes: self.bytes.checked_sub(other.bytes)?,
+            conflicts: self.conflicts.checked_sub(other.conflicts)?,
+            ..*self
+        })
+    }
 }
 
 /// Summaries already known, by state tree digest.
@@ -196,9 +240,10 @@ pub struct NewContent {
     pub summaries: HashMap<Digest, Summary>,
 }
 
-/// The content tree of a state tree, computed from what is not known yet.
+/// The content tree of a state tree, computed from what is not known yet: of a directory that was patched only what is near
+/// the changes, if what it was is known.
 pub fn summarize(
-    nodes: &dyn Nodes,
+    nodes: &Overlay<'_>,
     known: &dyn Summaries,
     state: Option<Digest>,
     new: &mut NewContent,
@@ -215,40 +260,103 @@ pub fn summarize(
     if let Some(summary) = known.summary(&digest)? {
         return Ok(summary);
     }
-    let mut sum = Summary::empty();
-    let mut entries = Vec::new();
-    for item in view(&read_dir(nodes, state)?) {
-        let exec = item.is_exec();
-        let entry = match item.value {
-            Value::File { digest, size } => {
-                sum.files += 1;
-                sum.bytes = sum.bytes.saturating_add(size);
-                Entry::File { digest, size, exec }
-            }
-            Value::Symlink { target } => {
-                sum.files += 1;
-                Entry::Symlink { target }
-            }
-            Value::Dir => {
-                let below = summarize(nodes, known, item.child, new)?;
-                sum.files += below.files;
-                sum.dirs += below.dirs + 1;
-                sum.bytes = sum.bytes.saturating_add(below.bytes);
-                sum.conflicts += below.conflicts;
-                Entry::Dir { digest: below.root }
-            }
-        };
-        sum.conflicts += u64::from(item.copy_of.is_some());
-        entries.push(NamedEntry {
-            name: item.name,
-            entry,
-        });
-    }
-    sum.root = tree::write(&entries, &mut |d, b| {
-        new.nodes.insert(d, b);
-    });
+    let sum = match summarize_patched(nodes, known, digest, new)? {
+        Some(sum) => sum,
+        None => {
+            let mut sum = Summary::empty();
+            let items = view(&read_dir(nodes, state)?);
+            let entries = add(nodes, known, items, &mut sum, new)?;
+            sum.root = tree::write(&entries, &mut |d, b| {
+                new.nodes.insert(d, b);
+            });
+            sum
+        }
+    };
     new.summaries.insert(digest, sum);
     Ok(sum)
+}
+
+/// Adds up what is shown, and makes its content entries.
+fn add(
+    nodes: &Overlay<'_>,
+    known: &dyn Summaries,
+    items: Vec<Shown>,
+    sum: &mut Summary,
+    new: &mut NewContent,
+) -> Result<Vec<NamedEntry>, TreeError> {
+    let mut entries = Vec::with_capacity(items.len());
+    for item in items {
+        let below = match item.value {
+            Value::Dir => summarize(nodes, known, item.child, new)?,
+            Value::File { .. } | Value::Symlink { .. } => Summary::empty(),
+        };
+        *sum = sum.plus(&Summary::of(&item, &below));
+        entries.push(content(item, &below));
+    }
+    Ok(entries)
+}
+
+/// The content entry of what is shown.
+fn content(item: Shown, below: &Summary) -> NamedEntry {
+    let exec = item.is_exec();
+    let entry = match item.value {
+        Value::File { digest, size } => Entry::File { digest, size, exec },
+        Value::Symlink { target } => Entry::Symlink { target },
+        Value::Dir => Entry::Dir { digest: below.root },
+    };
+    NamedEntry {
+        name: item.name,
+        entry,
+    }
+}
+
+/// The summary of a directory by that of the one that it is made of; `None` if that does not tell it.
+fn summarize_patched(
+    nodes: &Overlay<'_>,
+    known: &dyn Summaries,
+    state: Digest,
+    new: &mut NewContent,
+) -> Result<Option<Summary>, TreeError> {
+    let Some(patched) = nodes.patched(&state) else {
+        return Ok(None);
+    };
+    let Some(mut sum) = known.summary(&patched.old)? else {
+        return Ok(None);
+    };
+    let mut sides = [Vec::new(), Vec::new()];
+    for (side, top) in sides.iter_mut().zip([patched.old, state]) {
+        let mut cursor = Cursor::<StateEntry>::new(top);
+        for name in &patched.names {
+            side.extend(cursor.find(nodes, name)?.cloned());
+        }
+        if !side.iter().all(is_alone) {
+            return Ok(None);
+        }
+    }
+    let mut before = Vec::new();
+    for item in view(&sides[0]) {
+        let below = match &item.child {
+            Some(child) => known.summary(child)?,
+            None => Some(Summary::empty()),
+        };
+        let rest = below.and_then(|below| Some((below, sum.minus(&Summary::of(&item, &below))?)));
+        let Some((below, rest)) = rest else {
+            return Ok(None);
+        };
+        sum = rest;
+        before.push(content(item, &below));
+    }
+    let after = add(nodes, known, view(&sides[1]), &mut sum, new)?;
+    let changes = tree::changes(&before, &after);
+    let root = tree::patch(nodes, sum.root, changes, &mut |d, b| {
+        new.nodes.insert(d, b);
+    });
+    match root {
+        Ok(root) => Ok(Some(Summary { root, ..sum })),
+        // It can be made anew.
+        Err(TreeError::Missing(_)) => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 /// A conflict copy and what has its name.

@@ -3,14 +3,20 @@
 mod common;
 
 use std::cell::Cell;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
+use alike_core::conflict::conflict_name;
 use alike_core::digest::Digest;
+use alike_core::edit;
 use alike_core::entry::{Entry, NamedEntry};
+use alike_core::ids::{Dot, ReplicaId};
+use alike_core::merge::merge;
 use alike_core::path::Name;
-use alike_core::tree::{self, MAX_TOP, Node, Nodes, NodesError};
-use common::{Mem, Rng, name, run_seeds};
+use alike_core::record::Value;
+use alike_core::tree::{self, MAX_TOP, Node, Nodes, NodesError, Overlay};
+use alike_core::view::{NewContent, Summaries, Summary, summarize};
+use common::{Batch, Mem, Replica, Rng, check_changes, file, name, path, records, run_seeds, shown, whole};
 
 /// Nodes in memory that know how many of them were read.
 struct Counting<'a>(&'a Mem, Cell<usize>);
@@ -167,4 +173,188 @@ fn one_change_among_100_000_reads_and_writes_a_few_nodes() {
         }
     }
     assert!(most.0 <= 20 && most.1 <= 8, "{most:?} nodes read and written");
+}
+
+/// What a store keeps of a replica: summaries that were computed, and the content trees that they name.
+struct Known(HashMap<Digest, Summary>);
+
+impl Summaries for Known {
+    fn summary(&self, state: &Digest) -> Result<Option<Summary>, NodesError> {
+        Ok(self.0.get(state).copied())
+    }
+}
+
+/// Devices with a large directory, and what each has summarised.
+struct World {
+    rng: Rng,
+    names: Vec<String>,
+    replicas: Vec<(Replica, Known)>,
+    contents: usize,
+}
+
+impl World {
+    fn new(seed: u64) -> Self {
+        let mut rng = Rng::new(seed);
+        let dir = rng.pick(&["", "d/"]);
+        let count = rng.pick(&[20, 60, 60, 200, 200]);
+        let mut names: Vec<String> = (0..count).map(|i| format!("{dir}n{i:03}.txt")).collect();
+        if rng.percent(70) {
+            // Files that a person gave the names that conflict copies of the first one have, or have where those are taken.
+            for i in 0..8 {
+                let digest = Digest::of(format!("content {}", i / 2).as_bytes());
+                let copy = conflict_name(&name("n000.txt"), digest, rng.pick(&[8, 12]));
+                names.push(format!("{dir}{}", String::from_utf8_lossy(copy.as_bytes())));
+            }
+            names.dedup();
+        }
+        let replicas = (1..4).map(|id| (Replica::new(id, 1_700_000_000_000), Known(HashMap::new())));
+        World {
+            replicas: replicas.collect(),
+            rng,
+            names,
+            contents: 0,
+        }
+    }
+
+    fn content(&mut self) -> Value {
+        self.contents += 1;
+        let again = self.rng.percent(40);
+        file(&format!(
+            "content {}",
+            if again { self.rng.below(4) } else { self.contents }
+        ))
+    }
+
+    fn batch(&mut self, i: usize) -> Batch {
+        let run = self.rng.pick(&[1, 1, 1, 3, 30]);
+        let first = match self.rng.below(10) {
+            0..3 => 0,
+            3..6 => self.names.len() - self.rng.range(1, 9),
+            _ => self.rng.below(self.names.len()),
+        };
+        let what = self.rng.below(10);
+        let mut batch = Batch::default();
+        let shown = self.replicas[i].0.shown();
+        for at in first..(first + run).min(self.names.len()) {
+            let at = path(&self.names[at]);
+            let (value, exec) = (self.content(), self.rng.percent(20));
+            let replica = &mut self.replicas[i].0;
+            replica.now += 1000;
+            let more = match what {
+                0..5 => replica.write(&at, value, exec),
+                5 => replica.write(&at.join(&name("below")), value, exec),
+                6 => replica.write(&at, Value::Dir, false),
+                7 if shown.get(&at).is_some_and(|item| item.exec.is_some()) => replica.chmod(&at, exec),
+                8 => replica.import(&at, value, exec, 1_650_000_000_000),
+                _ => replica.delete(&at),
+            };
+            batch.kill.extend(more.kill);
+            batch.add.extend(more.add);
+            batch.exec.extend(more.exec);
+        }
+        let copies: Vec<_> = shown.iter().filter(|(_, item)| item.copy_of.is_some()).collect();
+        if batch.is_empty() && !copies.is_empty() {
+            // Somebody settles a conflict.
+            let at = self.rng.pick(&copies).0;
+            batch = self.replicas[i].0.delete(at);
+        }
+        if self.rng.percent(15) {
+            // Records are killed wherever their home is, and some are gone already.
+            for (at, _) in &mut batch.kill {
+                *at = at.parent().expect("not the root").join(&name("elsewhere"));
+            }
+            let seq = 1 << 40;
+            let replica = ReplicaId(9);
+            batch.kill.push((path("x"), Dot { replica, seq }));
+        }
+        batch
+    }
+
+    fn edit(&mut self, i: usize) {
+        let batches: Vec<Batch> = (0..self.rng.range(1, 2)).map(|_| self.batch(i)).collect();
+        let (replica, known) = &mut self.replicas[i];
+        let mut nodes = replica.nodes.clone();
+        let mut overlay = Overlay::new(&replica.nodes);
+        let mut root = replica.state.root;
+        for batch in batches {
+            // The second one was made for the state before the first, as any that comes late.
+            let before = shown(&nodes, root);
+            let whole = whole::edit(&mut nodes, root, &batch);
+            let (new, changes) =
+                edit::apply(&mut overlay, root, batch.edits()).expect("own trees are readable");
+            assert_eq!(new, whole);
+            check_changes(&before, &shown(&nodes, whole), changes);
+            root = new;
+        }
+        known.keep(&mut self.rng, &mut nodes, &overlay, root);
+        replica.state.root = root;
+        replica.nodes = nodes;
+    }
+
+    fn pull(&mut self, i: usize, j: usize) {
+        let theirs = self.replicas[j].0.clone();
+        let (replica, known) = &mut self.replicas[i];
+        replica.fetch(&theirs);
+        let mut nodes = replica.nodes.clone();
+        let whole = whole::merge(&mut nodes, &replica.state, &theirs.state);
+        let mut overlay = Overlay::new(&replica.nodes);
+        let merged = merge(&mut overlay, &replica.state, &theirs.state).expect("fetched trees are readable");
+        assert_eq!(merged.state.root, whole);
+        check_changes(&replica.shown(), &shown(&nodes, whole), merged.changes);
+        known.keep(&mut self.rng, &mut nodes, &overlay, whole);
+        replica.nodes = nodes;
+        replica.seen = replica.seen.max(merged.newest);
+        replica.state = merged.state;
+    }
+}
+
+impl Known {
+    /// Summarises what an overlay has come to, compares that, and keeps most of it.
+    fn keep(&mut self, rng: &mut Rng, nodes: &mut Mem, overlay: &Overlay<'_>, root: Option<Digest>) {
+        records(overlay, root);
+        let mut new = NewContent::default();
+        let sum = summarize(overlay, self, root, &mut new).expect("own trees are readable");
+        let mut whole = Mem::new();
+        assert_eq!(sum, whole::summarize(nodes, root, &mut whole));
+        assert!(
+            new.nodes.keys().all(|digest| whole.contains_key(digest)),
+            "no content node is written in vain"
+        );
+        nodes.extend(
+            new.nodes
+                .into_iter()
+                .map(|(digest, bytes)| (digest, bytes.into())),
+        );
+        for digest in whole.keys() {
+            assert!(nodes.contains_key(digest), "every content node is there");
+        }
+        self.0.extend(new.summaries);
+        if rng.percent(5) {
+            self.0.retain(|_, _| rng.percent(70));
+        }
+    }
+}
+
+#[test]
+fn edits_merges_and_summaries_are_those_of_whole_directories() {
+    run_seeds("large", 24, |seed| {
+        let mut world = World::new(seed);
+        let all = world.names.clone();
+        for at in &all {
+            if world.rng.percent(80) {
+                let value = world.content();
+                let replica = &mut world.replicas[0].0;
+                let batch = replica.import(&path(at), value, false, 1_600_000_000_000);
+                replica.apply(&batch);
+            }
+        }
+        world.pull(1, 0);
+        for _ in 0..30 {
+            let i = world.rng.below(3);
+            match world.rng.below(3) {
+                0 => world.pull(i, (i + 1) % 3),
+                _ => world.edit(i),
+            }
+        }
+    });
 }

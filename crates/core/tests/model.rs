@@ -7,12 +7,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use alike_core::conflict::conflict_name;
 use alike_core::ids::{Dot, Vector};
-use alike_core::merge::Change;
 use alike_core::path::RelPath;
 use alike_core::record::{ExecMark, Record, Value};
 use alike_core::view::Shown;
 use common::oracle::Oracle;
-use common::{Batch, Replica, Rng, above, file, link, path, records, run_seeds, shown};
+use common::{Batch, Replica, Rng, above, check_changes, file, link, path, records, run_seeds, shown};
 
 const NAMES: [&str; 10] = [
     "a", "b", "d", "d/x", "d/y", "d/e", "d/e/z", "a/q", "b.txt", "d/e/f/g",
@@ -429,39 +428,6 @@ fn is_swap(shown: &BTreeMap<RelPath, Shown>, at: &RelPath, dir: bool) -> bool {
         || above(at)
             .iter()
             .any(|d| shown.get(d).is_some_and(|s| s.value != Value::Dir))
-}
-
-/// The changes that were reported are exactly the differences of the views.
-fn check_changes(before: &BTreeMap<RelPath, Shown>, after: &BTreeMap<RelPath, Shown>, changes: Vec<Change>) {
-    let bare = |item: Option<&Shown>| {
-        item.cloned().map(|mut s| {
-            s.child = None;
-            s
-        })
-    };
-    let mut told: BTreeMap<RelPath, (Option<Shown>, Option<Shown>)> = BTreeMap::new();
-    for change in changes {
-        let both = (bare(change.before.as_ref()), bare(change.after.as_ref()));
-        assert!(
-            told.insert(change.path.clone(), both).is_none(),
-            "{} once",
-            change.path
-        );
-    }
-    let paths: BTreeSet<&RelPath> = before.keys().chain(after.keys()).collect();
-    for at in paths {
-        let (old, new) = (before.get(at), after.get(at));
-        let same = match (old, new) {
-            (Some(a), Some(b)) => a.looks_like(b) && a.dots == b.dots,
-            _ => false,
-        };
-        let told = told.remove(at);
-        assert_eq!(told.is_some(), !same, "{at} changed, or not");
-        if let Some(told) = told {
-            assert_eq!(told, (bare(old), bare(new)), "the change of {at}");
-        }
-    }
-    assert!(told.is_empty(), "changes out of nowhere: {told:?}");
 }
 
 fn history(seed: u64) {

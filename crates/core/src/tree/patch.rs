@@ -1,6 +1,7 @@
 //! A directory changed in some of its entries: the tree that [`write`](super::write) makes of all of them, out of the
 //! nodes near the changes. Never reads or writes the others.
 
+use std::cmp::Ordering;
 use std::collections::HashMap;
 use std::iter::Peekable;
 use std::mem::take;
@@ -13,6 +14,37 @@ use super::{
 use crate::codec::DecodeError;
 use crate::digest::Digest;
 use crate::path::Name;
+
+/// What makes one list of entries (sorted, no name twice) another.
+pub fn changes<T: Item + Clone + PartialEq>(before: &[T], after: &[T]) -> Vec<(Name, Option<T>)> {
+    let differ = pairs(before, after, T::name).into_iter().filter(|(a, b)| a != b);
+    differ
+        .map(|(a, b)| (a.or(b).expect("one side has it").name().clone(), b.cloned()))
+        .collect()
+}
+
+/// Two lists, sorted by name, side by side: every name once, with what each has of it.
+pub(crate) fn pairs<'a, T>(
+    a: &'a [T],
+    b: &'a [T],
+    name: fn(&T) -> &Name,
+) -> Vec<(Option<&'a T>, Option<&'a T>)> {
+    let (mut a, mut b) = (a.iter().peekable(), b.iter().peekable());
+    let mut out = Vec::with_capacity(a.len().max(b.len()));
+    loop {
+        let order = match (a.peek(), b.peek()) {
+            (None, None) => return out,
+            (Some(_), None) => Ordering::Less,
+            (None, Some(_)) => Ordering::Greater,
+            (Some(x), Some(y)) => name(x).cmp(name(y)),
+        };
+        out.push(match order {
+            Ordering::Less => (a.next(), None),
+            Ordering::Greater => (None, b.next()),
+            Ordering::Equal => (a.next(), b.next()),
+        });
+    }
+}
 
 /// Changes a directory (by name, sorted, each name once: the entry that it has from now on, or `None`) and returns its new
 /// digest; its new nodes go to `sink`. The tree that is changed must be canonical.

@@ -3,8 +3,9 @@
 #![allow(dead_code, reason = "every test binary uses a part of it")]
 
 pub(crate) mod oracle;
+pub(crate) mod whole;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 
@@ -190,18 +191,20 @@ impl Batch {
         self.kill.is_empty() && self.add.is_empty() && self.exec.is_empty()
     }
 
-    fn edits(&self) -> Edits {
+    pub(crate) fn edits(&self) -> Edits {
         let parts = |path: &RelPath| path.split().expect("not the root");
         let mut edits = Edits::default();
         for (path, dot) in &self.kill {
-            edits.dir(&parts(path).0).kill.insert(*dot);
+            let (dir, name) = parts(path);
+            edits.dir(&dir).kill(&name, [*dot]);
         }
         for (path, record) in &self.add {
             let (dir, name) = parts(path);
             edits.dir(&dir).add.push((name, record.clone()));
         }
         for (path, dot, mark) in &self.exec {
-            edits.dir(&parts(path).0).exec.push((*dot, *mark));
+            let (dir, name) = parts(path);
+            edits.dir(&dir).mark(&name, [*dot], *mark);
         }
         edits
     }
@@ -254,7 +257,7 @@ impl Replica {
 
     pub(crate) fn summary(&self) -> Summary {
         summarize(
-            &self.nodes,
+            &Overlay::new(&self.nodes),
             &NoSummaries,
             self.state.root,
             &mut NewContent::default(),
@@ -424,4 +427,41 @@ impl Replica {
 /// The name alone.
 pub(crate) fn name(text: &str) -> Name {
     Name::new(text.as_bytes()).expect("test names are good")
+}
+
+/// The changes that were reported are exactly the differences of the views.
+pub(crate) fn check_changes(
+    before: &BTreeMap<RelPath, Shown>,
+    after: &BTreeMap<RelPath, Shown>,
+    changes: Vec<Change>,
+) {
+    let bare = |item: Option<&Shown>| {
+        item.cloned().map(|mut s| {
+            s.child = None;
+            s
+        })
+    };
+    let mut told: BTreeMap<RelPath, (Option<Shown>, Option<Shown>)> = BTreeMap::new();
+    for change in changes {
+        let both = (bare(change.before.as_ref()), bare(change.after.as_ref()));
+        assert!(
+            told.insert(change.path.clone(), both).is_none(),
+            "{} once",
+            change.path
+        );
+    }
+    let paths: BTreeSet<&RelPath> = before.keys().chain(after.keys()).collect();
+    for at in paths {
+        let (old, new) = (before.get(at), after.get(at));
+        let same = match (old, new) {
+            (Some(a), Some(b)) => a.looks_like(b) && a.dots == b.dots,
+            _ => false,
+        };
+        let told = told.remove(at);
+        assert_eq!(told.is_some(), !same, "{at} changed, or not");
+        if let Some(told) = told {
+            assert_eq!(told, (bare(old), bare(new)), "the change of {at}");
+        }
+    }
+    assert!(told.is_empty(), "changes out of nowhere: {told:?}");
 }

@@ -2,7 +2,6 @@
 //! what is left to do. Never touches the disk.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::Arc;
 
 use alike_core::claim;
 use alike_core::digest::Digest;
@@ -213,7 +212,7 @@ impl Folder {
                     // that to a conflict name meanwhile: nobody has its bytes to put there.
                     if look.lives(&old) {
                         self.next_dot();
-                        edits.dir(&dir).kill.extend(old);
+                        edits.dir(&dir).kill(&name, old);
                     }
                     dots = new;
                 }
@@ -223,7 +222,7 @@ impl Folder {
                 Meaning::Delete => {
                     // A deletion is an event of its own, also when nothing of ours is left to kill.
                     self.next_dot();
-                    edits.dir(&dir).kill.extend(dots.iter().copied());
+                    edits.dir(&dir).kill(&name, dots.iter().copied());
                     parents_of_deleted.insert(dir);
                 }
                 Meaning::Exec => {
@@ -236,16 +235,13 @@ impl Folder {
                         on,
                     };
                     let targets = head.as_ref().map(|h| h.dots.clone()).unwrap_or_default();
-                    edits
-                        .dir(&dir)
-                        .exec
-                        .extend(targets.into_iter().map(|d| (d, mark)));
+                    edits.dir(&dir).mark(&name, targets, mark);
                 }
                 Meaning::Write => {
                     let seen = seen.expect("a write is seen");
                     let record = self.record(seen, mat, head.as_ref(), finding.mtime, now);
                     let edit = edits.dir(&dir);
-                    edit.kill.extend(dots.iter().copied());
+                    edit.kill(&name, dots.iter().copied());
                     dots = vec![record.dot];
                     edit.add.push((name, record));
                     if mat.is_some_and(|m| m.value == Value::Dir) {
@@ -255,8 +251,8 @@ impl Folder {
                             if leaves_out(rules, &below, None, Some(&row)) {
                                 continue;
                             }
-                            let (parent, _) = below.split().expect("it is below something");
-                            edits.dir(&parent).kill.extend(row.mat.dots);
+                            let (parent, name) = below.split().expect("it is below something");
+                            edits.dir(&parent).kill(&name, row.mat.dots);
                             rows.push((below, None));
                         }
                     }
@@ -340,7 +336,7 @@ impl Folder {
         drop(look);
         let commit = draft.into_commit();
         self.settled(&commit);
-        self.finish(snapshot, nodes.new, commit)
+        self.finish(snapshot, nodes, commit)
     }
 
     /// The record of a local write.
@@ -460,11 +456,9 @@ impl Folder {
     pub(super) fn finish(
         &mut self,
         snapshot: &Snapshot,
-        new: HashMap<Digest, Arc<[u8]>>,
+        nodes: Overlay<'_>,
         mut commit: Commit,
     ) -> Result<Commit, Error> {
-        let mut nodes = Overlay::new(snapshot);
-        nodes.new = new;
         let mut content = NewContent::default();
         self.head.summary = summarize(&nodes, snapshot, self.head.state.root, &mut content)?;
         commit.nodes = nodes.new.into_iter().collect();

@@ -338,7 +338,10 @@ impl Folder {
             let record = self.same_again(&shown, now);
             let dot = record.dot;
             let edit = edits.dir(&dir);
-            edit.kill.extend(shown.dots.iter().copied());
+            edit.kill(
+                shown.copy_of.as_ref().unwrap_or(&name),
+                shown.dots.iter().copied(),
+            );
             edit.add.push((shown.copy_of.unwrap_or(name), record));
             if let Some(mut row) = snapshot.index(self.place.key, path)?
                 && row.mat.value == shown.value

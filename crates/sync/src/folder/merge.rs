@@ -54,7 +54,7 @@ impl Folder {
             }
             let commit = draft.into_commit();
             folder.settled(&commit);
-            let mut commit = folder.finish(&snapshot, nodes.new, commit)?;
+            let mut commit = folder.finish(&snapshot, nodes, commit)?;
             commit.generation = folder.generation_of_peer(&snapshot, (from, settled), theirs.root)?;
             commit.head = Some(folder.head.clone());
             point("commit.merge");

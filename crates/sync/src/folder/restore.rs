@@ -127,7 +127,8 @@ impl Folder {
             let shown = look.at(path)?.cloned();
             if let Some(shown) = &shown {
                 self.next_dot();
-                edits.dir(&dir).kill.extend(shown.dots.iter().copied());
+                let home = shown.copy_of.as_ref().unwrap_or(&name);
+                edits.dir(&dir).kill(home, shown.dots.iter().copied());
             }
             dirs.extend(dir.ancestors().chain([dir.clone()]));
             // A directory counts by what is in it.
