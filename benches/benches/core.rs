@@ -117,7 +117,8 @@ fn trees(c: &mut Criterion) {
     });
     let content = |state: &State, nodes: &Map| {
         let mut new = NewContent::default();
-        let summary = summarize(nodes, &Unknown, state.root, &mut new).expect("all nodes are there");
+        let summary =
+            summarize(&Overlay::new(nodes), &Unknown, state.root, &mut new).expect("all nodes are there");
         (summary.root, new.nodes)
     };
     c.bench_function("content tree of 100,000 files", |b| {

@@ -10,7 +10,7 @@ use crate::path::RelPath;
 use crate::record::{ExecMark, Record};
 use crate::rewrite::rewrite;
 use crate::state::{State, StateEntry, read_dir};
-use crate::tree::{Overlay, TreeError, pairs};
+use crate::tree::{Overlay, TreeError, pairs, read_two};
 use crate::view::Shown;
 
 /// One path whose look on disk changed.
@@ -74,8 +74,11 @@ impl Merger<'_, '_> {
         if x == y {
             return Ok(x);
         }
-        let ours = read_dir(self.nodes, x)?;
-        let theirs = read_dir(self.nodes, y)?;
+        // Shards that both have are equal, as directories are.
+        let (ours, theirs) = match (x, y) {
+            (Some(x), Some(y)) => read_two::<StateEntry>(self.nodes, x, y)?,
+            _ => (read_dir(self.nodes, x)?, read_dir(self.nodes, y)?),
+        };
         for record in theirs.iter().flat_map(|e| &e.records) {
             self.newest = self
                 .newest

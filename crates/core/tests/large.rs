@@ -8,12 +8,13 @@ use std::sync::Arc;
 
 use alike_core::conflict::conflict_name;
 use alike_core::digest::Digest;
-use alike_core::edit;
+use alike_core::edit::{self, Edits};
 use alike_core::entry::{Entry, NamedEntry};
 use alike_core::ids::{Dot, ReplicaId};
 use alike_core::merge::merge;
-use alike_core::path::Name;
+use alike_core::path::{Name, RelPath};
 use alike_core::record::Value;
+use alike_core::state::{State, StateEntry};
 use alike_core::tree::{self, MAX_TOP, Node, Nodes, NodesError, Overlay};
 use alike_core::view::{NewContent, Summaries, Summary, summarize};
 use common::{Batch, Mem, Replica, Rng, check_changes, file, name, path, records, run_seeds, shown, whole};
@@ -357,4 +358,73 @@ fn edits_merges_and_summaries_are_those_of_whole_directories() {
             }
         }
     });
+}
+
+#[test]
+fn one_save_among_100_000_files_is_edited_summarised_and_merged_by_a_few_nodes() {
+    let mut replica = Replica::new(1, 1_700_000_000_000);
+    let mut entries = Vec::new();
+    for at in names(100_000, |_| true) {
+        let made = replica
+            .import(&RelPath::root().join(&at), file("old"), false, 0)
+            .add;
+        entries.push(StateEntry {
+            name: at,
+            records: made.into_iter().map(|(_, record)| record).collect(),
+            child: None,
+        });
+    }
+    let top = tree::write(&entries, &mut |digest, bytes| {
+        replica.nodes.insert(digest, bytes.into());
+    });
+    replica.state.root = Some(top);
+    let before = replica.state.clone();
+    let mut content = NewContent::default();
+    let nothing = Known(HashMap::new());
+    summarize(&Overlay::new(&replica.nodes), &nothing, before.root, &mut content).expect("readable");
+    replica.nodes.extend(
+        content
+            .nodes
+            .into_iter()
+            .map(|(digest, bytes)| (digest, bytes.into())),
+    );
+    let known = Known(content.summaries);
+
+    let at = entries[50_000].name.clone();
+    let record = replica
+        .import(&RelPath::root().join(&at), file("new"), false, 0)
+        .add
+        .remove(0)
+        .1;
+    let mut edits = Edits::default();
+    let edit = edits.dir(&RelPath::root());
+    edit.kill(&at, [entries[50_000].records[0].dot]);
+    edit.add.push((at, record));
+    let counting = Counting(&replica.nodes, Cell::new(0));
+    let mut overlay = Overlay::new(&counting);
+    let (root, changes) = edit::apply(&mut overlay, before.root, edits).expect("readable");
+    assert_eq!(changes.len(), 1);
+    let (read, written) = (counting.1.take(), overlay.new.len());
+    assert!(
+        read <= 20 && written <= 8,
+        "{read} and {written} nodes for the edit"
+    );
+    let mut content = NewContent::default();
+    summarize(&overlay, &known, root, &mut content).expect("readable");
+    let (read, written) = (counting.1.take(), content.nodes.len());
+    assert!(
+        read <= 30 && written <= 8,
+        "{read} and {written} nodes for the summary"
+    );
+
+    let after = State {
+        root,
+        vector: replica.state.vector.clone(),
+    };
+    let mut merging = Overlay::new(&counting);
+    merging.new = overlay.new;
+    let merged = merge(&mut merging, &before, &after).expect("readable");
+    assert_eq!((merged.state, merged.changes), (after, changes));
+    let read = counting.1.take();
+    assert!(read <= 40, "{read} nodes for the merge");
 }
