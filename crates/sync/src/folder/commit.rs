@@ -197,7 +197,10 @@ impl Folder {
             let head = look.at(&finding.path)?.cloned();
             let seen = finding.seen.as_ref().map(|s| &s.0);
             let mat = row.as_ref().map(|r| &r.mat);
-            let lives = seen.is_none() && mat.is_some_and(|m| look.lives(&m.dots));
+            let lives = match mat {
+                Some(mat) if seen.is_none() => look.lives(&mat.dots)?,
+                _ => false,
+            };
             let meaning = observe(seen, mat, head.as_ref(), lives);
             let Some((dir, name)) = finding.path.split() else {
                 continue;
@@ -210,7 +213,7 @@ impl Folder {
                     let old: Vec<_> = dots.into_iter().filter(|d| !new.contains(d)).collect();
                     // Whoever made it what HEAD wants by now replaced what was there, also where HEAD has moved
                     // that to a conflict name meanwhile: nobody has its bytes to put there.
-                    if look.lives(&old) {
+                    if look.lives(&old)? {
                         self.next_dot();
                         edits.dir(&dir).kill(&name, old);
                     }

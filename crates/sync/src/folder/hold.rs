@@ -159,7 +159,7 @@ impl Folder {
             };
             // Replaced or deleted elsewhere too: then nothing of ours is taken away.
             look.at(&finding.path)?;
-            if !look.lives(&row.mat.dots) {
+            if !look.lives(&row.mat.dots)? {
                 continue;
             }
             let moved = match &row.mat.value {
