@@ -65,7 +65,8 @@ impl Root {
 
     /// The same of a temporary file.
     pub(crate) fn clone_of_temp(&self, name: &[u8], size: u64) -> Option<Cloned<'_>> {
-        if !self.may_clone() {
+        // Most are small: those are not even opened.
+        if size <= CLONED_FROM || !self.may_clone() {
             return None;
         }
         let file = self.tmp().ok()?.open_file(name).ok()?;

@@ -2,6 +2,7 @@
 //! overflow and now and then. A thread of its own; findings go to the folder's thread. Never commits anything.
 
 mod closed;
+mod dirty;
 pub(crate) mod gone;
 pub(crate) mod hot;
 mod thread;
@@ -9,7 +10,7 @@ mod written;
 
 pub(crate) use thread::ScannerThread;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
@@ -22,12 +23,6 @@ use super::{FolderEvent, Inbox, Place};
 use crate::scan::{Finding, Found, Scan, Target};
 use crate::watch::{Hint, Watch, WatchError};
 
-/// A path is looked at after this long without a further hint about it.
-const QUIET: Duration = Duration::from_millis(40);
-/// … or after this long with hints all the time.
-const MAX_DELAY: Duration = Duration::from_millis(500);
-/// A path that is written again and again is looked at ever more rarely, up to this.
-const MAX_BACKOFF: Duration = Duration::from_secs(1);
 /// After a look, none for as long as it took, at most this.
 const MAX_REST: Duration = Duration::from_millis(250);
 /// Everything is looked at this often, should a hint have been missed.
@@ -79,12 +74,6 @@ pub(crate) struct Activity {
     pub(crate) complete: bool,
 }
 
-/// A path that waits to be looked at.
-struct Dirty {
-    first: Instant,
-    due: Instant,
-}
-
 struct Waiting {
     cookie: u64,
     since: Instant,
@@ -99,13 +88,11 @@ struct Scanner {
     activity: Activity,
     stop: Arc<AtomicBool>,
     watch: Option<Watch>,
-    dirty: HashMap<RelPath, Dirty>,
+    dirty: dirty::Dirty,
     closed: closed::Closed,
     written: written::Written,
     /// What a program writes through a memory map shows in the times of files here.
     maps_show: bool,
-    /// When a path was last looked at, and how long the next look waits: only paths that keep changing.
-    hot: HashMap<RelPath, (Instant, Duration)>,
     never_quiet: hot::Hot,
     full_due: Option<Instant>,
     /// No look before then, but for a barrier: in a storm of hints, commits get larger rather than more.
@@ -143,10 +130,9 @@ impl Scanner {
             },
             stop,
             watch: None,
-            dirty: HashMap::new(),
+            dirty: dirty::Dirty::default(),
             closed: closed::Closed::default(),
             written: written::Written::default(),
-            hot: HashMap::new(),
             never_quiet: hot::Hot::default(),
             full_due: Some(Instant::now()),
             rest_until: Instant::now(),
@@ -209,19 +195,19 @@ impl Scanner {
     fn take(&mut self, input: ScanInput) {
         let now = Instant::now();
         match input {
-            ScanInput::Hint(Hint::Dirty(path)) => self.mark(path, now),
+            ScanInput::Hint(Hint::Dirty(path)) => self.dirty.mark(path, now),
             ScanInput::Hint(Hint::Written(path)) => {
                 self.written.add(path.clone(), now);
-                self.mark(path, now);
+                self.dirty.mark(path, now);
             }
             ScanInput::Hint(Hint::Closed(path)) => {
                 if !self.maps_show {
                     self.closed.add(path.clone());
                     self.written.add(path.clone(), now);
                 }
-                self.mark(path, now);
+                self.dirty.mark(path, now);
             }
-            ScanInput::Rescan(path) => self.mark(path, now),
+            ScanInput::Rescan(path) => self.dirty.mark(path, now),
             ScanInput::Hint(Hint::Overflow) => {
                 self.written.lost();
                 self.full_due = Some(now);
@@ -257,16 +243,6 @@ impl Scanner {
             self.dirty.clear();
             self.full_due = Some(now);
         }
-    }
-
-    fn mark(&mut self, path: RelPath, now: Instant) {
-        let quiet = match self.hot.get(&path) {
-            Some((_, backoff)) => *backoff,
-            None => QUIET,
-        };
-        let limit = MAX_DELAY.max(quiet);
-        let dirty = self.dirty.entry(path).or_insert(Dirty { first: now, due: now });
-        dirty.due = (now + quiet).min(dirty.first + limit);
     }
 
     fn begin_barrier(&mut self, reply: oneshot::Sender<()>, now: Instant) {
@@ -311,7 +287,7 @@ impl Scanner {
         if self.paused {
             return due.max(Instant::now() + Duration::from_secs(60));
         }
-        if let Some(first) = self.dirty.values().map(|d| d.due).min() {
+        if let Some(first) = self.dirty.next() {
             due = due.min(first.max(self.rest_until));
         }
         if let Some(first) = self.barriers.iter().map(|b| b.since + COOKIE_TIMEOUT).min() {
@@ -383,27 +359,13 @@ impl Scanner {
         if self.full_due.take().is_some() {
             self.full();
         }
-        self.scan_due(Instant::now() + MAX_BACKOFF);
+        self.scan_due(Instant::now() + dirty::MAX_BACKOFF);
     }
 
     fn scan_due(&mut self, now: Instant) {
-        let due: Vec<RelPath> = self
-            .dirty
-            .extract_if(|_, dirty| dirty.due <= now)
-            .map(|(path, _)| path)
-            .collect();
+        let due = self.dirty.take(now, Instant::now());
         if due.is_empty() {
             return;
-        }
-        let real_now = Instant::now();
-        self.hot
-            .retain(|_, (last, backoff)| real_now < *last + *backoff * 4);
-        for path in &due {
-            let next = match self.hot.get(path) {
-                Some((_, backoff)) => (*backoff * 2).min(MAX_BACKOFF),
-                None => QUIET * 2,
-            };
-            self.hot.insert(path.clone(), (real_now, next));
         }
         if self.held && self.full_due.is_none() {
             // Somebody may be putting back what is gone: only a look at everything shows it.
@@ -530,8 +492,7 @@ impl Scanner {
             let _ = self.folder.send(FolderEvent::NeverQuiet(paths));
         }
         for path in busy {
-            self.hot.entry(path.clone()).or_insert((now, QUIET * 4));
-            self.mark(path, now);
+            self.dirty.mark_busy(path, now);
         }
         match result {
             Ok(report) => {
@@ -571,7 +532,7 @@ impl Scanner {
                 }
             }
         }
-        below.into_iter().for_each(|path| self.mark(path, now));
+        below.into_iter().for_each(|path| self.dirty.mark(path, now));
     }
 
     fn show(&mut self) {
@@ -579,18 +540,11 @@ impl Scanner {
             || self.place.ignore.is_settling()
             || !self.barriers.is_empty()
             || !self.gone.is_empty()
-            || self.dirty.keys().any(|path| !self.is_hot(path));
+            || self.dirty.counts();
         self.publish.send_if_modified(|shown| {
             let changed = *shown != self.activity;
             *shown = self.activity;
             changed
         });
-    }
-
-    /// A file that is always being written never blocks its folder.
-    fn is_hot(&self, path: &RelPath) -> bool {
-        self.hot
-            .get(path)
-            .is_some_and(|(_, backoff)| *backoff >= Duration::from_secs(1))
     }
 }

@@ -123,7 +123,7 @@ impl Scanner {
         let root = &self.place.root;
         let back: Vec<_> = findings.extract_if(.., |f| !f.is_still_so(root)).collect();
         let now = Instant::now();
-        back.into_iter().for_each(|f| self.mark(f.path, now));
+        back.into_iter().for_each(|f| self.dirty.mark(f.path, now));
         if self.place.root.check(&self.place.row.marker).is_err() {
             // An empty mount point looks as if everything was gone.
             self.full_due = Some(Instant::now());
