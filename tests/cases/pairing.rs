@@ -49,6 +49,20 @@ fn content_that_is_sent_is_counted() {
     assert_eq!(a.field("received_bytes"), 0);
 }
 
+/// Files that arrived before their directory was made were thrown away, and came again.
+#[test]
+fn content_in_new_directories_comes_once() {
+    let (_lab, a, b) = paired(|dir| {
+        for n in 0..600 {
+            let to = format!("d{}/in {}/file {n}", n % 10, n % 60);
+            write(dir.join(to), noise(&format!("{n}"), 3_000));
+        }
+    });
+    let (sent, all) = (a.field("sent_bytes").as_u64().unwrap(), 600 * 3_000);
+    assert!((all..all + all / 10).contains(&sent), "{sent} of {all}");
+    assert_eq!(b.field("received_bytes").as_u64(), Some(sent));
+}
+
 #[test]
 fn different_folders_become_their_union_and_nothing_is_lost() {
     let lab = Lab::new();

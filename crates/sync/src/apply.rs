@@ -217,13 +217,14 @@ impl Folder {
         }
         drop((look, look_from));
         point("apply.begin");
-        // Rules come first: what they leave out may be among the rest. Directories go last and deepest first, once
-        // their members are gone.
-        todo.sort_by_key(|(_, r)| match r.item.op {
+        // Rules come first: what they leave out may be among the rest. A directory comes before what is in it; those
+        // that go are last and deepest first, once their members are gone.
+        let turn = |r: &Ready| match r.item.op {
             Op::Rmdir => (2, usize::MAX - r.item.path.depth()),
             _ if r.items().any(|item| is_rules(&item.path)) => (0, 0),
             _ => (1, 0),
-        });
+        };
+        todo.sort_by(|(_, a), (_, b)| (turn(a), &a.item.path).cmp(&(turn(b), &b.item.path)));
         if !durable {
             self.disk(make_durable(&place.root, todo.iter().map(|(_, ready)| ready)))?;
         }

@@ -13,6 +13,7 @@ mod room;
 pub(crate) mod small;
 mod sweep;
 mod told;
+mod weigh;
 
 use std::collections::HashSet;
 use std::sync::Arc;

@@ -299,13 +299,14 @@ impl Engine {
         };
         let (connection, store, events) = (link.connection.clone(), self.store.clone(), self.events.clone());
         let (place, inbox) = (folder.place.clone(), folder.thread.events.clone());
+        let ours = folder.thread.view.borrow().head.state.root;
         tokio::spawn(async move {
             // The nodes that are not fetched because they are here stay here until the merge has named them.
             let _lease = store.lease();
             let merged = match fetch::state(
                 &connection,
                 &store,
-                place.id,
+                (place.id, ours),
                 announce.state,
                 &announce.claims.vector(),
             )

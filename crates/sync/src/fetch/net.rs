@@ -15,12 +15,13 @@ use alike_core::state::StateEntry;
 use alike_core::subtree::GROUP;
 use alike_core::tree::{self, Node, Nodes, Overlay};
 use alike_core::view::Summaries;
-use alike_store::{Snapshot, Store};
+use alike_store::Store;
 use bytes::Bytes;
 use iroh::endpoint::{Connection, RecvStream};
 use tokio::sync::mpsc;
 
 use super::have::{Piece, add_run};
+use super::weigh::Scales;
 use crate::failpoint::point;
 use crate::folder::Place;
 use crate::outboard;
@@ -28,60 +29,17 @@ use crate::wire::{self, WireError};
 
 /// Most bytes of new tree nodes taken in one pull (a folder of about 20 million files).
 const MAX_STATE: usize = 2 << 30;
-/// Most entries of a whole tree, counted at every path at which they are.
-const MAX_ENTRIES: u64 = 50_000_000;
 /// Chunks of a range waiting between the wire and the disk.
 const CHUNKS: usize = 32;
 
 /// The nodes of a peer's state that this device lacks.
 pub(crate) type NewNodes = HashMap<Digest, Arc<[u8]>>;
 
-/// Checks a directory and all below it: canonical, not too deep, and not too many entries counted with
-/// multiplicity. A few nodes that name each other twice would be a tree without end to whoever walks its paths.
-fn weigh(
-    all: &Overlay<'_>,
-    known: &Snapshot,
-    dir: Digest,
-    depth: usize,
-    weights: &mut HashMap<Digest, (u64, usize)>,
-) -> Result<(u64, usize), WireError> {
-    if depth > MAX_DEPTH {
-        return Err(WireError::protocol("a tree that is too deep"));
-    }
-    if let Some(&(entries, height)) = weights.get(&dir) {
-        if depth + height > MAX_DEPTH {
-            return Err(WireError::protocol("a tree that is too deep"));
-        }
-        return Ok((entries, height));
-    }
-    let weight = if all.new.contains_key(&dir) {
-        let (mut entries, mut height) = (0u64, 0);
-        for entry in tree::read_checked::<StateEntry>(all, dir).map_err(WireError::protocol)? {
-            entries += 1;
-            if let Some(child) = entry.child {
-                let below = weigh(all, known, child, depth + 1, weights)?;
-                entries = entries.saturating_add(below.0);
-                height = height.max(below.1 + 1);
-            }
-        }
-        (entries, height)
-    } else {
-        // Its height is not remembered; what was merged before was checked then.
-        let summary = known.summary(&dir).map_err(WireError::lost)?;
-        (summary.map_or(0, |s| s.files + s.dirs), 0)
-    };
-    if weight.0 > MAX_ENTRIES {
-        return Err(WireError::protocol("a tree with too many entries"));
-    }
-    weights.insert(dir, weight);
-    Ok(weight)
-}
-
-/// Walks the peer's state tree from `root`, level by level, fetching what the store lacks.
+/// Walks the peer's state tree from `root`, level by level, fetching what the store lacks. `ours`: the root of this device's.
 pub(crate) async fn state(
     connection: &Connection,
     store: &Arc<Store>,
-    folder: FolderId,
+    (folder, ours): (FolderId, Option<Digest>),
     root: Option<Digest>,
     claimed: &Vector,
 ) -> Result<NewNodes, WireError> {
@@ -148,9 +106,12 @@ pub(crate) async fn state(
     }
     let mut all = Overlay::new(&snapshot);
     all.new = new;
-    let mut weights = HashMap::new();
-    for dir in &dirs {
-        weigh(&all, &snapshot, *dir, 0, &mut weights)?;
+    let mut scales = Scales::new(&all, &snapshot);
+    if let Some(root) = root {
+        scales.weigh(root, ours, 0)?;
+    }
+    for dir in dirs {
+        scales.weigh(dir, None, 0)?;
     }
     Ok(all.new)
 }

@@ -151,8 +151,6 @@ pub(super) async fn fetched(
         }
         wanted = missing;
     }
-    // As they were planned: those of one directory together.
-    ready.sort_by(|a, b| a.item.path.cmp(&b.item.path));
     Ok(ready)
 }
 
