@@ -151,7 +151,7 @@ mod tests {
 
     fn entry(name: String, seq: u64) -> StateEntry {
         let dot = Dot {
-            replica: ReplicaId([1; 16]),
+            replica: ReplicaId(1),
             seq,
         };
         StateEntry {
