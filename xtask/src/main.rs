@@ -8,6 +8,7 @@ use std::process::{Command, ExitCode};
 mod bench;
 mod demo;
 mod device;
+mod history;
 mod sim;
 mod soak;
 mod test;
@@ -28,6 +29,8 @@ Usage: cargo xtask TASK
          simulated machines, from seed N on for M minutes; --seed alone repeats one history
   soak [--minutes M] [--seed N] [--devices D]
          users, crashes and cut cables at random for half an hour; nothing may be lost
+  history [--rounds N] [--files N] [--seed N] [--tree DIR] [--bin FILE] [--place DIR]
+         edits, renames and removals from two sides; then each round's generation is written out again and compared
   ci     what continuous integration runs: the same as test";
 
 fn main() -> ExitCode {
@@ -43,6 +46,9 @@ fn main() -> ExitCode {
         }
         ["soak", ref options @ ..] if soak::Options::parse(options).is_some() => {
             soak::run(soak::Options::parse(options).expect("just parsed"))
+        }
+        ["history", ref options @ ..] if history::Options::parse(options).is_some() => {
+            history::run(history::Options::parse(options).expect("just parsed"))
         }
         ["help" | "--help" | "-h"] => {
             println!("{USAGE}");

@@ -6,7 +6,7 @@ mod engine;
 mod hands;
 mod ledger;
 mod net;
-mod random;
+pub(crate) mod random;
 mod tree;
 mod user;
 
