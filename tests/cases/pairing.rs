@@ -58,9 +58,11 @@ fn content_in_new_directories_comes_once() {
             write(dir.join(to), noise(&format!("{n}"), 3_000));
         }
     });
-    let (sent, all) = (a.field("sent_bytes").as_u64().unwrap(), 600 * 3_000);
-    assert!((all..all + all / 10).contains(&sent), "{sent} of {all}");
-    assert_eq!(b.field("received_bytes").as_u64(), Some(sent));
+    let all = 600 * 3_000;
+    for bytes in [a.field("sent_bytes"), b.field("received_bytes")] {
+        let bytes = bytes.as_u64().unwrap();
+        assert!((all..all + all / 10).contains(&bytes), "{bytes} of {all}");
+    }
 }
 
 #[test]
