@@ -84,8 +84,8 @@ impl<'a> Scales<'a> {
         Ok(summary.map_or(0, |s| s.files + s.dirs))
     }
 
-    /// What is not in ours of a directory: how many entries are in both at most, and the others, each with the directory
-    /// that we have under its name. It is canonical if ours becomes it with them. `None`: that cannot be told so.
+    /// A directory by its difference to ours: how many entries are in what both share, with all below them, and the others,
+    /// each with the directory that we have under its name. It is canonical if ours becomes it with them. `None`: that cannot be told so.
     #[expect(
         clippy::type_complexity,
         reason = "the pair is taken apart at the one place of use"
@@ -114,10 +114,16 @@ impl<'a> Scales<'a> {
             let ours = at.get(&entry.name).copied();
             (entry, ours)
         };
-        Ok(Some((
-            self.counted(&ours)?,
-            new.into_iter().map(with_ours).collect(),
-        )))
+        // Without those that are in the other list: else each level of a deep tree would count all below it once more.
+        let mut shared = self.counted(&ours)?;
+        for entry in &old {
+            let below = match &entry.child {
+                Some(child) => self.counted(child)?,
+                None => 0,
+            };
+            shared = shared.saturating_sub(1 + below);
+        }
+        Ok(Some((shared, new.into_iter().map(with_ours).collect())))
     }
 }
 
@@ -204,6 +210,44 @@ mod tests {
         let (entries, _) = Scales::new(&all, &base).weigh(top, None, 0).unwrap();
         assert_eq!(entries, 20_000);
         assert!(base.1.get() > 1_000);
+    }
+
+    #[test]
+    fn a_change_deep_down_counts_no_entry_twice() {
+        struct Counts(HashMap<Digest, u64>);
+        impl Summaries for Counts {
+            fn summary(&self, state: &Digest) -> Result<Option<Summary>, NodesError> {
+                let sum = |&dirs| Summary {
+                    dirs,
+                    ..Summary::empty()
+                };
+                Ok(self.0.get(state).map(sum))
+            }
+        }
+        const DEEP: u64 = 40;
+        let mut counts = Counts(HashMap::new());
+        let (mut here, mut sent) = (HashMap::new(), HashMap::new());
+        let mut bottom = many(1_000);
+        let mut ours = put(&bottom, &mut here);
+        bottom[500].records[0].dot.seq = 5_000;
+        let mut theirs = put(&bottom, &mut sent);
+        counts.0.insert(ours, 1_000);
+        for level in 1..=DEEP {
+            let dir = |child| StateEntry {
+                child: Some(child),
+                ..entry("d".to_owned(), 9_000 + level)
+            };
+            ours = put(&[dir(ours)], &mut here);
+            theirs = put(&[dir(theirs)], &mut sent);
+            counts.0.insert(ours, 1_000 + level);
+        }
+        sent.retain(|digest, _| !here.contains_key(digest));
+        let mut all = Overlay::new(&here);
+        all.new = sent;
+        for ours in [Some(ours), None] {
+            let (entries, _) = Scales::new(&all, &counts).weigh(theirs, ours, 0).unwrap();
+            assert_eq!(entries, 1_000 + DEEP);
+        }
     }
 
     #[test]
