@@ -5,6 +5,8 @@ mod found;
 mod recover;
 mod relocate;
 
+pub(crate) use relocate::must_stay;
+
 use std::collections::HashSet;
 
 use alike_core::digest::Digest;
@@ -349,8 +351,7 @@ impl Folder {
             return Outcome::Parked;
         }
         if let Some(from) = &ready.moved {
-            let from = from.clone();
-            return self.relocate(rules, &from, (path, head.as_ref()), commit);
+            return self.relocate(rules, from, (path, head.as_ref()), commit);
         }
         let root = &self.place.root;
         let expected = row.as_ref().map(|row| self.expected(path, row));
@@ -387,22 +388,14 @@ impl Folder {
         };
         match result {
             Ok(fingerprint) => {
-                self.apply_problems.remove(path);
-                self.place.parked.forget(path);
-                match head {
-                    Some(head) => {
-                        let mut new = materialised(head, fingerprint, root.keeps_fine_times());
-                        if *op == Op::Adopt {
-                            new.racy = row.as_ref().is_some_and(|r| r.racy);
-                        }
-                        commit.index_put.push((path.clone(), new));
+                let new = head.as_ref().map(|head| {
+                    let mut new = materialised(head, fingerprint, root.keeps_fine_times());
+                    if *op == Op::Adopt {
+                        new.racy = row.as_ref().is_some_and(|r| r.racy);
                     }
-                    None => {
-                        commit.index_remove.push(path.clone());
-                        self.place.parked.name_is_free(path);
-                    }
-                }
-                commit.pending_remove.push(path.clone());
+                    new
+                });
+                self.is_done(path, new, commit);
                 if matches!(op, Op::Rmdir | Op::RmdirThenCreate) {
                     self.forget_below(path, commit);
                 }
@@ -419,6 +412,20 @@ impl Folder {
                 commit,
             ),
         }
+    }
+
+    /// A path is as it should be: `row`, or nothing.
+    fn is_done(&mut self, path: &RelPath, row: Option<IndexRow>, commit: &mut Commit) {
+        self.apply_problems.remove(path);
+        self.place.parked.forget(path);
+        match row {
+            Some(row) => commit.index_put.push((path.clone(), row)),
+            None => {
+                commit.index_remove.push(path.clone());
+                self.place.parked.name_is_free(path);
+            }
+        }
+        commit.pending_remove.push(path.clone());
     }
 
     fn expected(&self, path: &RelPath, row: &IndexRow) -> Expected {

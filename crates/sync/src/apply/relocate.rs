@@ -3,12 +3,17 @@
 
 use alike_core::path::RelPath;
 use alike_core::view::Shown;
-use alike_store::Commit;
+use alike_store::{Commit, IndexRow};
 
 use super::{Item, Outcome, leaves_out, materialised};
 use crate::disk::NotRelocated;
-use crate::folder::Folder;
+use crate::folder::{Folder, Place};
 use crate::ignore::Asker;
+
+/// Is what is at a path, as the index knows it, parked or left out? Then it does not go, whatever HEAD says.
+pub(crate) fn must_stay(place: &Place, rules: &mut Asker<'_>, path: &RelPath, row: &IndexRow) -> bool {
+    place.parked.holds(path) || place.parked.holds_above(path) || leaves_out(rules, path, None, Some(row))
+}
 
 impl Folder {
     /// Does the removal `from` and the creation of `path`; what happened goes into `commit`.
@@ -21,26 +26,17 @@ impl Folder {
     ) -> Outcome {
         let place = self.place.clone();
         let row = from.row.as_ref().expect("a removal is planned over something");
-        if place.parked.holds(&from.path)
-            || place.parked.holds_above(&from.path)
-            || leaves_out(rules, &from.path, None, Some(row))
-        {
-            // It stays: then its content is copied.
+        if must_stay(&place, rules, &from.path, row) {
+            // Then its content is copied.
             return Outcome::Stale;
         }
         let expected = self.expected(&from.path, row);
         let head = head.expect("a file is wanted");
         match place.root.relocate(&from.path, &expected, path) {
             Ok(fingerprint) => {
-                for done in [path, &from.path] {
-                    self.apply_problems.remove(done);
-                    place.parked.forget(done);
-                    commit.pending_remove.push(done.clone());
-                }
                 let row = materialised(head, Some(fingerprint), place.root.keeps_fine_times());
-                commit.index_put.push((path.clone(), row));
-                commit.index_remove.push(from.path.clone());
-                place.parked.name_is_free(&from.path);
+                self.is_done(path, Some(row), commit);
+                self.is_done(&from.path, None, commit);
                 Outcome::Done
             }
             Err(NotRelocated::Source(error)) => self.not_done((&from.path, 0), false, error, commit),

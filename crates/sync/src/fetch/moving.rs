@@ -4,17 +4,16 @@
 use std::collections::HashSet;
 
 use alike_core::digest::Digest;
+use alike_core::path::RelPath;
 use alike_core::plan::Op;
 use alike_core::record::Value;
 use alike_core::view::Shown;
 use alike_store::{IndexRow, Snapshot};
 
-use alike_core::path::RelPath;
-
-use crate::apply::Item;
+use crate::apply::{Item, must_stay};
 use crate::blobs::PLACES;
 use crate::error::Error;
-use crate::folder::{Look, Place, leaves_out};
+use crate::folder::{Look, Place};
 use crate::ignore::Asker;
 
 /// How an item gets its content.
@@ -95,9 +94,7 @@ impl<'a> Moving<'a> {
             && !row.racy
             && row.mat.exec == wanted.is_exec()
             && !place.damaged.holds(path)
-            && !place.parked.holds(path)
-            && !place.parked.holds_above(path)
-            && !leaves_out(&mut self.rules, path, None, Some(row))
+            && !must_stay(place, &mut self.rules, path, row)
             && !place.root.is_being_written(path)
     }
 }

@@ -52,13 +52,9 @@ mod tests {
     use std::fs;
     use std::os::unix::fs::MetadataExt;
 
+    use super::super::tests::then;
     use super::*;
     use crate::disk::tests::{Folder, folder, rel};
-
-    /// Does `act` at the next point of the next move.
-    fn then(f: &Folder, act: impl FnOnce() + Send + 'static) {
-        f.root.meanwhile.0.lock().unwrap().push_back(Box::new(act));
-    }
 
     fn with_a_file() -> (Folder, Expected) {
         let f = folder();

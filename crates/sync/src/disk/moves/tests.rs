@@ -8,7 +8,7 @@ use crate::disk::tests::{Folder, folder, rel};
 use alike_core::digest::Digest;
 
 /// Does `act` at the next point of the next move.
-fn then(f: &Folder, act: impl FnOnce() + Send + 'static) {
+pub(super) fn then(f: &Folder, act: impl FnOnce() + Send + 'static) {
     f.root.meanwhile.0.lock().unwrap().push_back(Box::new(act));
 }
 
