@@ -180,8 +180,8 @@ impl Ignore {
                 known.remove(dir);
             }
         }
-        self.see_settling(&known);
         self.changed.store(true, Ordering::Relaxed);
+        self.see_settling(&known);
     }
 
     /// Forgets rules that were settling in directories that are gone: nobody enters those again.

@@ -245,13 +245,12 @@ impl Engine {
         let is_gone = matches!(input, Input::Disconnected);
         // It may settle while its state is still on the way here: then the end of the pull is what closes it.
         let is_said = matches!(input, Input::Theirs(_) | Input::PullEnded { merged: true });
-        let session = folder.sessions.entry(device).or_default();
-        let outputs = session.handle(input);
+        let outputs = folder.sessions.entry(device).or_default().handle(input);
         let has_more = |s: &Session| s.is_pulling() || s.theirs().is_some_and(|t| !t.settled);
         folder
             .puller
             .set_settled(!folder.sessions.values().any(|s| s.is_connected() && has_more(s)));
-        let session = folder.sessions.entry(device).or_default();
+        let session = &folder.sessions[&device];
         let from = *device.as_bytes();
         let said = session.theirs().filter(|_| is_said);
         // While its newer state is on its way here, what is held of it stays so: only the merge can tell.
