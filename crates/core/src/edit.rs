@@ -6,12 +6,12 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use crate::conflict;
 use crate::digest::Digest;
 use crate::ids::Dot;
-use crate::merge::Change;
 use crate::path::{Name, RelPath};
 use crate::record::{ExecMark, Record};
 use crate::rewrite::rewrite;
 use crate::state::{StateEntry, read_dir};
 use crate::tree::{Cursor, Overlay, TreeError};
+use crate::view::Change;
 
 /// What happens in one directory.
 #[derive(Debug, Default)]

@@ -11,18 +11,7 @@ use crate::record::{ExecMark, Record};
 use crate::rewrite::rewrite;
 use crate::state::{State, StateEntry, read_dir};
 use crate::tree::{Overlay, TreeError, pairs, read_two};
-use crate::view::Shown;
-
-/// One path whose look on disk changed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Change {
-    /// Which.
-    pub path: RelPath,
-    /// What it looked like.
-    pub before: Option<Shown>,
-    /// What it looks like now.
-    pub after: Option<Shown>,
-}
+use crate::view::Change;
 
 /// Two states became one.
 #[derive(Debug)]

@@ -4,11 +4,10 @@
 use std::collections::BTreeMap;
 
 use crate::digest::Digest;
-use crate::merge::Change;
 use crate::path::{Name, RelPath};
 use crate::state::{StateEntry, read_dir};
 use crate::tree::{self, Overlay, TreeError, pairs};
-use crate::view::{is_alone, view};
+use crate::view::{Change, is_alone, view};
 
 /// Puts `after` in the place of `before`, which is what `dir` has at some names, or all of it. Returns the directory that
 /// comes out, or `None` if nothing lives in it; every path that looks different goes to `out`.

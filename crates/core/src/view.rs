@@ -62,6 +62,17 @@ impl Shown {
     }
 }
 
+/// One path whose look on disk changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// Which.
+    pub path: RelPath,
+    /// What it looked like.
+    pub before: Option<Shown>,
+    /// What it looks like now.
+    pub after: Option<Shown>,
+}
+
 /// What the entries of one directory look like on disk, sorted by name. The records are closed already.
 pub fn view(entries: &[StateEntry]) -> Vec<Shown> {
     let mut shown: BTreeMap<Name, Shown> = BTreeMap::new();

@@ -12,12 +12,12 @@ use std::sync::Arc;
 use alike_core::digest::Digest;
 use alike_core::edit::{self, Edits};
 use alike_core::ids::{Dot, Hlc, ReplicaId};
-use alike_core::merge::{Change, Merged, merge};
+use alike_core::merge::{Merged, merge};
 use alike_core::path::{Name, RelPath};
 use alike_core::record::{ExecMark, Record, Value};
 use alike_core::state::{State, StateEntry, read_dir};
 use alike_core::tree::{self, Node, Nodes, NodesError, Overlay};
-use alike_core::view::{NewContent, Shown, Summaries, Summary, summarize, view};
+use alike_core::view::{Change, NewContent, Shown, Summaries, Summary, summarize, view};
 
 /// SplitMix64: one seed, one history.
 pub(crate) struct Rng(u64);

@@ -7,13 +7,12 @@ use alike_core::claim;
 use alike_core::digest::Digest;
 use alike_core::edit::{self, Edits};
 use alike_core::ids::Hlc;
-use alike_core::merge::Change;
 use alike_core::observe::{Mat, Meaning, observe};
 use alike_core::path::RelPath;
 use alike_core::plan::{Op, plan};
 use alike_core::record::{ExecMark, Record, Value};
 use alike_core::tree::Overlay;
-use alike_core::view::{NewContent, Shown, summarize};
+use alike_core::view::{Change, NewContent, Shown, summarize};
 use alike_store::{Commit, IndexRow, Reason, Snapshot};
 
 use super::batch::Batch;

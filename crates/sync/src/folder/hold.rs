@@ -5,13 +5,12 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use alike_core::digest::Digest;
 use alike_core::edit::{self, Edits};
-use alike_core::merge::Change;
 use alike_core::path::RelPath;
 use alike_core::plan::is_mass_removal;
 use alike_core::record::{Record, Value};
 use alike_core::state::read_dir;
 use alike_core::tree::Overlay;
-use alike_core::view::{Shown, view};
+use alike_core::view::{Change, Shown, view};
 use alike_store::{FolderKey, Reason};
 
 use super::commit::Draft;
