@@ -13,11 +13,11 @@ use std::time::{Duration, SystemTime};
 
 use alike_core::digest::Digest;
 use alike_core::retention::{Policy, expired};
-use alike_store::{FolderKey, Marks, PackSweep, Store, Sweep};
+use alike_store::{FolderKey, MAX_PACKED, Marks, PackSweep, Store, Sweep};
 
 use crate::clock::now_ns;
 use crate::control::Collected;
-use crate::disk::{Object, Removed};
+use crate::disk::{Buffer, Object, Removed};
 use crate::error::Error;
 use crate::failpoint;
 use crate::folder::{Place, now_ms};
@@ -199,6 +199,7 @@ impl Work<'_> {
         self.packs(&mut known, &mut done)?;
         for place in self.places {
             self.displaced(place, since, &mut known, &mut done)?;
+            self.copies(place, since, &known, &mut done)?;
             place.count_history();
         }
         self.outboards(&known, &mut done);
@@ -226,7 +227,13 @@ impl Work<'_> {
         for place in self.places {
             let waste = displaced_waste(place, known)?;
             done.removed_objects += waste.len() as u64;
-            done.freed_bytes += waste.iter().map(|object| object.bytes).sum::<u64>();
+            let copies = displaced_copies(self.store, place, known)?;
+            done.removed_objects += copies.len() as u64;
+            done.freed_bytes += waste
+                .iter()
+                .chain(&copies)
+                .map(|object| object.bytes)
+                .sum::<u64>();
         }
         done.freed_bytes += self
             .outboards_waste(known)
@@ -286,6 +293,30 @@ impl Work<'_> {
         Ok(())
     }
 
+    /// Removes displaced versions of one folder that are packed too, and are needed: so nothing lets go of what is packed.
+    fn copies(
+        &mut self,
+        place: &Place,
+        since: i64,
+        known: &Known,
+        done: &mut Collected,
+    ) -> Result<(), Error> {
+        let mut buffer = Buffer::new();
+        for object in displaced_copies(self.store, place, known)? {
+            self.point("gc.copies")?;
+            // Read, for a row alone is no content.
+            if self.store.packed(&object.digest)?.is_none() {
+                continue;
+            }
+            let gone = place.root.remove_copy(&object.digest, since, &mut buffer);
+            if gone.map_err(|source| at(place, source))? == Removed::Done {
+                done.removed_objects += 1;
+                done.freed_bytes += object.bytes;
+            }
+        }
+        Ok(())
+    }
+
     /// Removes outboards and lists of chunks of what nobody needs: one that is missed is made again.
     fn outboards(&mut self, known: &Known, done: &mut Collected) {
         for (path, bytes) in self.outboards_waste(known) {
@@ -340,6 +371,26 @@ fn displaced_waste(place: &Place, known: &Known) -> Result<Vec<Object>, Error> {
     });
     listed.map_err(|source| at(place, source))?;
     Ok(waste)
+}
+
+/// The displaced versions of one folder that somebody needs, and that are packed too.
+fn displaced_copies(store: &Store, place: &Place, known: &Known) -> Result<Vec<Object>, Error> {
+    let snapshot = store.snapshot()?;
+    let mut small = Vec::new();
+    let listed = place.root.each_object(&mut |object| {
+        if object.bytes <= MAX_PACKED as u64 && known.marks.has_blob(&object.digest) {
+            small.push(*object);
+        }
+        true
+    });
+    listed.map_err(|source| at(place, source))?;
+    let mut copies = Vec::new();
+    for object in small {
+        if snapshot.is_packed(&object.digest)? {
+            copies.push(object);
+        }
+    }
+    Ok(copies)
 }
 
 /// The files in `dir`, called by a digest, that `waste` names by that and by age in seconds; and their bytes.

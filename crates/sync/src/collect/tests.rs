@@ -423,7 +423,11 @@ impl History {
         for (at, id) in self.model.kept.union(&self.model.reached) {
             let found: Option<Bytes> = match at {
                 None => self.world.store.packed(&digest(*id)).unwrap(),
-                Some(at) => self.world.object(*at, *id),
+                // Once is enough.
+                Some(at) => self
+                    .world
+                    .object(*at, *id)
+                    .or_else(|| self.world.store.packed(&digest(*id)).unwrap()),
             };
             assert_eq!(found, Some(content(*id)), "content {id} in {at:?}");
         }

@@ -126,6 +126,25 @@ impl Root {
         }
     }
 
+    /// Removes a displaced version whose content is kept elsewhere too, if it is still what its name says and nobody
+    /// can be writing to it; but for one that was displaced at `since` or later.
+    pub(crate) fn remove_copy(
+        &self,
+        digest: &Digest,
+        since: i64,
+        buffer: &mut Buffer,
+    ) -> io::Result<Removed> {
+        // Whoever had it open when it was displaced may have it open still. Nobody opens it any more.
+        let is_still = self
+            .open_object(digest)?
+            .is_some_and(|file| !sys::may_be_written(&file));
+        if is_still && self.is_object_good(digest, buffer, &mut |_| true)? == Some(true) {
+            self.remove_object(digest, since)
+        } else {
+            Ok(Removed::NotThere)
+        }
+    }
+
     /// Keeps a content that was at no path here.
     pub(crate) fn keep_content(&self, digest: &Digest, content: &[u8]) -> io::Result<()> {
         let temp = self.temp_of(content)?;

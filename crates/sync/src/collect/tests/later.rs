@@ -125,3 +125,73 @@ fn when_the_first_is_cut_off() {
         assert!(!collect_in(&world, true, &mut |_| Ok(())), "{at}");
     }
 }
+
+/// A content that two generations have, and that is packed, was displaced too: `spoil` may be in the way of its going.
+fn is_copy_there(spoil: impl FnOnce(&World) -> Option<fs::File>) -> bool {
+    const SMALL: usize = 1;
+    let mut world = World::new(1);
+    world.store.pack(&digest(SMALL), &content(SMALL)).unwrap();
+    for id in [SMALL, NEW] {
+        let commit = world.commit(0, &Tree::from([((0, 0), id)]), true, true);
+        world.store.commit(world.folders[0].key, commit).unwrap();
+        world.landed();
+    }
+    world.displace(0, SMALL);
+    world::let_the_clock_tick();
+    let held = spoil(&world);
+    let folder = &world.folders[0];
+    let policy = Wanted::Asked {
+        keep: None,
+        older_ms: Some(u64::MAX),
+    };
+    let work = |dry| {
+        Work {
+            store: &world.store,
+            places: &[folder.place.clone()],
+            compacts: false,
+            unnamed: u64::MAX,
+            patience: Duration::ZERO,
+            nodes: Sweep::default(),
+            reached: &mut |_| Ok(()),
+        }
+        .run(&[(folder.key, policy)], dry)
+        .expect("it is collected")
+    };
+    let foreseen = work(true);
+    let done = work(false);
+    drop(held);
+    let is_there = world.object(0, SMALL).is_some();
+    if !is_there {
+        assert_eq!(world.store.packed(&digest(SMALL)).unwrap(), Some(content(SMALL)));
+        assert_eq!((foreseen.removed_objects, done.removed_objects), (1, 1));
+        assert_eq!(foreseen.freed_bytes, done.freed_bytes);
+    }
+    is_there
+}
+
+#[test]
+fn what_is_packed_is_not_kept_once_more() {
+    let object = |world: &World| {
+        let hex = digest(1).to_hex();
+        let path = format!(".alike/objects/{}/{hex}", &hex[..2]);
+        world.folders[0].place.root.path().join(path)
+    };
+    assert!(!is_copy_there(|_| None));
+    // Somebody who had it open has saved since, or may yet.
+    assert!(is_copy_there(|world| {
+        fs::write(object(world), "a later save").unwrap();
+        world::let_the_clock_tick();
+        None
+    }));
+    assert!(is_copy_there(|world| {
+        Some(fs::File::options().append(true).open(object(world)).unwrap())
+    }));
+    // What is packed is damaged.
+    assert!(is_copy_there(|world| {
+        let pack = world.dir.path().join("packs/00000000");
+        let mut bytes = fs::read(&pack).unwrap();
+        *bytes.last_mut().unwrap() ^= 1;
+        fs::write(&pack, bytes).unwrap();
+        None
+    }));
+}

@@ -87,7 +87,7 @@ pub(super) struct Change {
 }
 
 pub(super) struct World {
-    dir: tempfile::TempDir,
+    pub(super) dir: tempfile::TempDir,
     pub(super) medium: Mortal,
     pub(super) store: Arc<Store>,
     pub(super) folders: Vec<FolderNow>,
