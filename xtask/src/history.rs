@@ -1,8 +1,9 @@
 //! `cargo xtask history`: many rounds of edits from two sides; then every round's generation is written out again and
 //! must be what it was. Says what the past costs. Never touches anything but what it made.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -19,6 +20,8 @@ const WAIT: [&str; 3] = ["wait", "--timeout", "15m"];
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Options {
     rounds: usize,
+    /// Made in a round, about.
+    changes: usize,
     files: usize,
     seed: u64,
     /// Where the files come from; none: they are made.
@@ -32,6 +35,7 @@ impl Options {
     pub(crate) fn parse(args: &[&str]) -> Option<Options> {
         let mut options = Options {
             rounds: 200,
+            changes: 20,
             files: 20_000,
             seed: 1,
             tree: None,
@@ -43,6 +47,7 @@ impl Options {
             let value = args.next()?;
             match *arg {
                 "--rounds" => options.rounds = value.parse().ok()?,
+                "--changes" => options.changes = value.parse().ok().filter(|n| *n >= 1)?,
                 "--files" => options.files = value.parse().ok().filter(|n| *n >= 100)?,
                 "--seed" => options.seed = value.parse().ok()?,
                 "--tree" => options.tree = Some(value.into()),
@@ -77,6 +82,14 @@ pub(crate) fn run(options: Options) -> Result<()> {
 struct Was {
     generation: String,
     root: String,
+}
+
+/// What a side keeps of contents (megabytes).
+struct Kept {
+    /// Their bytes.
+    contents: f64,
+    /// What the disk gives for them.
+    space: f64,
 }
 
 struct History<'a> {
@@ -115,7 +128,8 @@ impl<'a> History<'a> {
         self.say(&format!("{} files are synced", self.files.len()));
         for round in 1..=self.options.rounds {
             let side = round % 2;
-            for _ in 0..self.random.between(10, 30) {
+            let changes = self.options.changes;
+            for _ in 0..self.random.between(changes.div_ceil(2), changes + changes / 2) {
                 self.change(side)?;
             }
             was.push(self.settled(side)?);
@@ -127,14 +141,25 @@ impl<'a> History<'a> {
         for side in &self.sides {
             side.sync(["gc"])?;
         }
+        let all = self.database();
         self.say(&format!(
-            "the database of the left side: {before:.1} MB, {:.1} MB after `sync gc`",
-            self.database()
+            "the database of the left side: {before:.1} MB, {all:.1} MB after `sync gc`"
         ));
         for was in &was {
             self.compare(was)?;
         }
         self.say(&format!("{} generations written out, all equal", was.len()));
+        let kept = self.kept()?;
+        self.sides[0].sync(["gc", "--keep", "1"])?;
+        let one = self.database();
+        let rows = all - one;
+        self.say(&format!(
+            "beside {:.1} MB of packed and displaced contents: {:.1} MB of headers and blocks, {rows:.1} MB of database \
+             ({one:.1} MB with one generation): {:.1} %",
+            kept.contents,
+            kept.space - kept.contents,
+            100.0 * (kept.space - kept.contents + rows) / kept.contents
+        ));
         Ok(())
     }
 
@@ -266,9 +291,55 @@ impl<'a> History<'a> {
         fs::remove_dir_all(&out).context("remove what was written out")
     }
 
+    /// What the left side keeps of contents: its packs, and what was displaced.
+    fn kept(&self) -> Result<Kept> {
+        let corner = self.place.join("left");
+        let mut space = 0;
+        // By name, so that nothing counts twice.
+        let mut contents = HashMap::new();
+        for pack in fs::read_dir(corner.join("state/packs"))? {
+            let pack = pack?;
+            space += pack.metadata()?.blocks() * 512;
+            packed(&fs::read(pack.path())?, &mut contents)
+                .with_context(|| pack.path().display().to_string())?;
+        }
+        let mut dirs = vec![self.sides[0].folder.join(".alike/objects")];
+        while let Some(dir) = dirs.pop() {
+            for entry in fs::read_dir(&dir)? {
+                let entry = entry?;
+                let meta = entry.metadata()?;
+                if meta.is_dir() {
+                    dirs.push(entry.path());
+                } else {
+                    contents.insert(entry.file_name().to_string_lossy().into_owned(), meta.len());
+                    space += meta.blocks() * 512;
+                }
+            }
+        }
+        let mb = |bytes: u64| bytes as f64 / 1e6;
+        Ok(Kept {
+            contents: mb(contents.values().sum()),
+            space: mb(space),
+        })
+    }
+
     /// Megabytes that the left side's database takes.
     fn database(&self) -> f64 {
         let path = self.place.join("left/state/alike.redb");
         fs::metadata(path).map_or(0.0, |meta| meta.len() as f64 / 1e6)
     }
+}
+
+/// Notes the contents of a pack by digest: entries of a digest (32 bytes), a length (4) and so many bytes.
+fn packed(mut pack: &[u8], contents: &mut HashMap<String, u64>) -> Result<()> {
+    while let Some((digest, rest)) = pack.split_at_checked(32) {
+        let (len, rest) = rest.split_at_checked(4).context("it ends within a header")?;
+        let len = u32::from_le_bytes(len.try_into().expect("four bytes")) as usize;
+        let (_, rest) = rest.split_at_checked(len).context("it ends within a content")?;
+        let name = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+        contents.insert(name, len as u64);
+        pack = rest;
+    }
+    ensure!(pack.is_empty(), "it ends within a header");
+    Ok(())
 }

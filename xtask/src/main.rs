@@ -29,7 +29,7 @@ Usage: cargo xtask TASK
          simulated machines, from seed N on for M minutes; --seed alone repeats one history
   soak [--minutes M] [--seed N] [--devices D]
          users, crashes and cut cables at random for half an hour; nothing may be lost
-  history [--rounds N] [--files N] [--seed N] [--tree DIR] [--bin FILE] [--place DIR]
+  history [--rounds N] [--changes N] [--files N] [--seed N] [--tree DIR] [--bin FILE] [--place DIR]
          edits, renames and removals from two sides; then each round's generation is written out again and compared
   ci     what continuous integration runs: the same as test";
 
