@@ -110,8 +110,11 @@ fn a_generation_goes_while_it_is_checked_out() {
     held.release();
     assert!(checkout.wait().unwrap().success());
     assert_same_tree(&was, &to);
-    json(&a, &["gc", "--keep", "1"]);
-    assert_eq!(objects(&a), 0, "and goes when it has ended");
+    // What was put there in the last moment before a collection is left to the next.
+    eventually("it goes when it has ended", LONG, || {
+        json(&a, &["gc", "--keep", "1"]);
+        objects(&a) == 0
+    });
 }
 
 #[test]
@@ -179,7 +182,7 @@ fn killed_in_the_middle_of_a_collection() {
     pair(&a, &b);
     assert_converged(&[&a, &b]);
     let points = fail_points_of("gc.");
-    assert_eq!(points.len(), 9);
+    assert_eq!(points.len(), 10);
     for (round, point) in points.iter().enumerate() {
         eprintln!("{point}");
         let mut kept = Vec::new();
@@ -204,8 +207,8 @@ fn killed_in_the_middle_of_a_collection() {
         a.ok(["gc", "--keep", "1"]);
         as_it_was(&kept[0]);
         as_it_was(&kept[2]);
-        // Only the pinned generation has anything that is not in the folder; its small file was displaced too.
-        assert_eq!(objects(&a), 200_000 + 30_000, "{point}");
+        // Only the pinned generation has anything that is not in the folder; its small file is packed.
+        assert_eq!(objects(&a), 200_000, "{point}");
         let packs = bytes_below(&a.home.join("packs"));
         assert!(packs <= 2 * 2 * 30_036 + 1_000, "{point}: {packs} bytes of packs");
         a.ok(["unpin", &kept[0].0]);

@@ -136,6 +136,7 @@ mod armed {
         "gc.marked",
         "gc.packs",
         "gc.objects",
+        "gc.copies",
         "gc.forget",
         "gc.nodes",
         "gc.compact",

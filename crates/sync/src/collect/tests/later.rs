@@ -147,7 +147,7 @@ fn is_copy_there(spoil: impl FnOnce(&World) -> Option<fs::File>) -> bool {
     let work = |dry| {
         Work {
             store: &world.store,
-            places: &[folder.place.clone()],
+            places: std::slice::from_ref(&folder.place),
             compacts: false,
             unnamed: u64::MAX,
             patience: Duration::ZERO,
