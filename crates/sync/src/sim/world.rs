@@ -216,6 +216,8 @@ impl Sim {
                         && p.fetches.borrow().is_empty()
                         && p.applying.borrow().is_empty()
                         && p.merging.borrow().is_empty()
+                        // Rules that settle do so with time.
+                        && !p.view.borrow().unlooked
                 })
             })
     }
