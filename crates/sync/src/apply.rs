@@ -252,6 +252,7 @@ impl Folder {
         };
         let mut rules = place.rules();
         let mut clones = Vec::new();
+        let near = place.root.nearby();
         for (i, ready) in &todo {
             point("apply.item");
             // Before anybody else can write to it.
@@ -282,6 +283,7 @@ impl Folder {
                 }
             }
         }
+        drop(near);
         let done = todo.iter().all(|(i, _)| outcomes[*i] == Outcome::Done);
         self.disk(may_fail("apply.moved").and_then(|()| {
             if done {

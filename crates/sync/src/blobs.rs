@@ -10,6 +10,7 @@ use alike_core::digest::Digest;
 use alike_core::message::SMALL_BLOB;
 use alike_store::Snapshot;
 
+use crate::disk::Shards;
 use crate::error::Error;
 use crate::folder::Place;
 
@@ -80,6 +81,7 @@ pub(crate) fn read_small(place: &Place, snapshot: &Snapshot, digest: &Digest) ->
 pub(crate) fn to_temp(
     place: &Place,
     snapshot: &Snapshot,
+    shards: &Shards,
     digest: &Digest,
     size: u64,
 ) -> Result<Option<Vec<u8>>, Error> {
@@ -97,7 +99,9 @@ pub(crate) fn to_temp(
             return Ok(Some(temp));
         }
     }
-    if let Ok(Some(temp)) = place.root.temp_from_object(digest) {
+    if shards.may_hold(digest)
+        && let Ok(Some(temp)) = place.root.temp_from_object(digest)
+    {
         return Ok(Some(temp));
     }
     Ok(match place.store.packed(digest)? {

@@ -12,6 +12,7 @@ mod dir;
 mod durable;
 mod lease;
 mod moves;
+mod near;
 mod object;
 mod own;
 mod rename;
@@ -27,7 +28,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use alike_core::path::{Name, RelPath};
 use alike_core::record::Value;
@@ -42,6 +43,7 @@ pub(crate) use dir::Dir;
 #[cfg(test)]
 pub(crate) use lease::{probe as probe_lease, probe_doubting as probe_lease_doubting};
 pub(crate) use moves::NotRelocated;
+pub(crate) use near::Shards;
 pub(crate) use object::{Object, Removed, is_unreadable};
 pub(crate) use own::Taken;
 #[cfg(test)]
@@ -194,6 +196,9 @@ pub(crate) struct Root {
     temp_count: AtomicU64,
     /// Displaced versions in `.alike/tmp` that could not be kept yet, by name.
     left: Mutex<Vec<Vec<u8>>>,
+    near: Mutex<Option<near::Near>>,
+    /// The magic number of its file system; `None` if that does not tell.
+    magic: OnceLock<Option<u32>>,
     #[cfg(test)]
     meanwhile: moves::Meanwhile,
     /// … between the second name of what is taken away and the end of the first.
@@ -251,6 +256,8 @@ impl Root {
             temp_seed: temp::seed(),
             temp_count: AtomicU64::new(0),
             left: Mutex::default(),
+            near: Mutex::default(),
+            magic: OnceLock::new(),
             #[cfg(test)]
             meanwhile: Default::default(),
             #[cfg(test)]
@@ -343,7 +350,7 @@ impl Root {
 
     /// The magic number of its file system.
     fn file_system(&self) -> Option<u32> {
-        sys::file_system(&self.fd).ok()
+        *self.magic.get_or_init(|| sys::file_system(&self.fd).ok())
     }
 
     /// Room on its file system.
@@ -375,6 +382,8 @@ impl Root {
             temp_seed: temp::seed(),
             temp_count: AtomicU64::new(0),
             left: Mutex::default(),
+            near: Mutex::default(),
+            magic: self.magic.clone(),
             #[cfg(test)]
             meanwhile: Default::default(),
             #[cfg(test)]
@@ -393,7 +402,7 @@ impl Root {
         let (dir, name) = path
             .split()
             .ok_or_else(|| MoveError::Unsupported("the folder's root cannot be moved".to_owned()))?;
-        let dir = self.place_dir(&dir).map_err(|errno| match errno {
+        let dir = self.near_dir(&dir).map_err(|errno| match errno {
             errno if is_absent(errno) => MoveError::Changed,
             rustix::io::Errno::XDEV => {
                 MoveError::Unsupported("another file system is mounted there".to_owned())
@@ -410,7 +419,7 @@ impl Root {
 
 /// One name in an open directory.
 struct Place {
-    dir: Dir,
+    dir: Arc<Dir>,
     name: Name,
     path: RelPath,
 }

@@ -4,6 +4,7 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::OnceLock;
 
 use alike_store::Fingerprint;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags};
@@ -23,6 +24,8 @@ pub(crate) struct Dir {
     dev: u64,
     /// Does the folder's root take names that differ in case for one?
     pub(super) folds: bool,
+    /// A name was found to lead to nothing once its case is changed: as all names of this directory.
+    pub(super) minds_case: OnceLock<()>,
 }
 
 impl AsFd for Dir {
@@ -33,7 +36,12 @@ impl AsFd for Dir {
 
 impl Dir {
     pub(super) fn new(fd: OwnedFd, dev: u64, folds: bool) -> Self {
-        Dir { fd, dev, folds }
+        Dir {
+            fd,
+            dev,
+            folds,
+            minds_case: OnceLock::new(),
+        }
     }
 
     /// The device of the folder's root.

@@ -1,6 +1,7 @@
 //! The moves: what changes users' files. Each looks at what is there before it acts, and again at what came
 //! out, because between the two somebody may have saved. What was not expected goes back to its path.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use alike_core::path::RelPath;
@@ -379,7 +380,7 @@ impl Root {
     #[cfg(not(test))]
     fn meanwhile(&self) {}
 
-    fn tmp_for(&self, path: &RelPath) -> Result<Dir, MoveError> {
+    fn tmp_for(&self, path: &RelPath) -> Result<Arc<Dir>, MoveError> {
         self.tmp()
             .map_err(|errno| failed("open .alike/tmp for", path, errno))
     }

@@ -182,7 +182,8 @@ impl Root {
 
     /// Puts a temporary file whose content is `digest` into the objects; one that is there and damaged gives way.
     pub(crate) fn temp_to_object(&self, temp: &[u8], digest: &Digest) -> io::Result<()> {
-        self.keep_as(&self.tmp()?, temp, digest)
+        let tmp = self.tmp()?;
+        self.keep_as(&tmp, temp, digest)
     }
 
     /// Takes away the name of a displaced version that is damaged, and for which there is no good content: what is in

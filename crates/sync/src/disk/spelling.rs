@@ -60,8 +60,18 @@ impl Dir {
         if flipped == name {
             return Ok(self.folds && !name.iter().all(u8::is_ascii_alphanumeric));
         }
+        if self.minds_case.get().is_some() {
+            return Ok(false);
+        }
+        let Some(other) = self.stat(&flipped)? else {
+            // Unless it went in between, that holds for every name here.
+            if self.stat(name)?.is_some() {
+                let _ = self.minds_case.set(());
+            }
+            return Ok(false);
+        };
         // A second name of the same file looks the same: the list tells.
-        Ok(self.stat(&flipped)?.is_some_and(|other| is_same(&other, stat)))
+        Ok(is_same(&other, stat))
     }
 
     /// The same as `entries`, also of a directory that was opened to act in it.

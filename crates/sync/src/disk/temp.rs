@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use alike_core::digest::Digest;
 use alike_core::path::{MAX_PATH, RelPath};
@@ -43,15 +43,15 @@ fn umask() -> u32 {
 }
 
 impl Root {
-    pub(super) fn tmp(&self) -> rustix::io::Result<Dir> {
-        match self.own_dir(TMP) {
+    pub(crate) fn tmp(&self) -> rustix::io::Result<Arc<Dir>> {
+        self.near_tmp(|| match self.own_dir(TMP) {
             // Somebody tidied up.
             Err(Errno::NOENT) => {
                 sys::mkdirat(&self.fd, TMP, Mode::RWXU)?;
                 self.own_dir(TMP)
             }
             other => other,
-        }
+        })
     }
 
     /// A name that nothing in `.alike/tmp` has.
@@ -64,11 +64,15 @@ impl Root {
 
     /// Makes an empty file, readable and writable by us alone until it is finished.
     pub(crate) fn temp_file(&self) -> io::Result<(Vec<u8>, File)> {
-        let tmp = self.tmp()?;
+        self.temp_file_in(&*self.tmp()?)
+    }
+
+    /// The same in `.alike/tmp` as it was opened for several.
+    pub(crate) fn temp_file_in(&self, tmp: &Dir) -> io::Result<(Vec<u8>, File)> {
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         loop {
             let name = self.fresh_name(b"t");
-            match sys::openat(&tmp, &name[..], flags, Mode::RUSR | Mode::WUSR) {
+            match sys::openat(tmp, &name[..], flags, Mode::RUSR | Mode::WUSR) {
                 Ok(fd) => return Ok((name, File::from(fd))),
                 Err(Errno::EXIST) => {}
                 Err(errno) => return Err(errno.into()),

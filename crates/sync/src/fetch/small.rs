@@ -13,7 +13,7 @@ use super::moving::{Moving, Way};
 use super::{Source, blocking, net};
 use crate::apply::{Item, Ready};
 use crate::blobs;
-use crate::disk::Root;
+use crate::disk::{Dir, Root};
 use crate::error::Error;
 use crate::failpoint::point;
 use crate::folder::{Place, Why};
@@ -51,6 +51,7 @@ pub(super) async fn local(place: &Arc<Place>, items: Vec<Item>, more: bool) -> R
 pub(crate) fn make_local(place: &Place, items: Vec<Item>, more: bool) -> Result<Local, Error> {
     let snapshot = place.store.snapshot()?;
     let mut moving = Moving::new(place, &snapshot, more)?;
+    let shards = place.root.shards();
     let Local {
         mut ready,
         mut rest,
@@ -90,7 +91,7 @@ pub(crate) fn make_local(place: &Place, items: Vec<Item>, more: bool) -> Result<
                     }
                     Way::Copied => {}
                 }
-                let temp = blobs::to_temp(place, &snapshot, digest, *size)?;
+                let temp = blobs::to_temp(place, &snapshot, &shards, digest, *size)?;
                 temp.filter(|temp| {
                     point("fetch.local");
                     finish(&place.root, temp, head.is_exec(), head.mtime)
@@ -246,6 +247,7 @@ fn take(
 pub(crate) fn write(place: &Place, group: Vec<(Item, Vec<u8>)>) -> Written {
     point("fetch.small.arrived");
     let mut out = Written::default();
+    let tmp = place.root.tmp();
     for (item, bytes) in group {
         if Digest::of(&bytes) != size_of(&item).0 {
             out.wrong += 1;
@@ -254,7 +256,7 @@ pub(crate) fn write(place: &Place, group: Vec<(Item, Vec<u8>)>) -> Written {
         }
         let head = item.head.as_ref().expect("content is for something");
         place.keep_small(&size_of(&item).0, &bytes);
-        match write_one(&place.root, &bytes, head.is_exec(), head.mtime) {
+        match write_one(&place.root, tmp.as_deref(), &bytes, head.is_exec(), head.mtime) {
             Ok(temp) => out.ready.push(Ready::new(item, Some(temp))),
             Err(error) => {
                 tracing::warn!(folder = %place.row.name, path = %item.path, "writing: {error}");
@@ -266,8 +268,18 @@ pub(crate) fn write(place: &Place, group: Vec<(Item, Vec<u8>)>) -> Written {
     out
 }
 
-fn write_one(root: &Root, bytes: &[u8], exec: bool, mtime: i64) -> std::io::Result<Vec<u8>> {
-    let (name, mut file) = root.temp_file()?;
+fn write_one(
+    root: &Root,
+    tmp: Result<&Dir, &Errno>,
+    bytes: &[u8],
+    exec: bool,
+    mtime: i64,
+) -> std::io::Result<Vec<u8>> {
+    let (name, mut file) = match tmp.map(|tmp| root.temp_file_in(tmp)) {
+        Ok(Ok(made)) => made,
+        // Somebody may have taken that directory away.
+        Ok(Err(_)) | Err(_) => root.temp_file()?,
+    };
     let written =
         std::io::Write::write_all(&mut file, bytes).and_then(|()| Root::finish_temp(&file, exec, mtime));
     match written {

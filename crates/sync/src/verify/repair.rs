@@ -122,7 +122,7 @@ impl Run {
     fn content(&self, part: &Part, digest: &Digest, size: u64) -> Result<Option<Vec<u8>>, Error> {
         let place = &part.place;
         let snapshot = self.store.snapshot()?;
-        if let Some(temp) = blobs::to_temp(place, &snapshot, digest, size)? {
+        if let Some(temp) = blobs::to_temp(place, &snapshot, &place.root.shards(), digest, size)? {
             return Ok(Some(temp));
         }
         drop(snapshot);
