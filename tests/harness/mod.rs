@@ -19,7 +19,7 @@ pub(crate) use mount::{BTRFS, EXT4, Image, Make, Tmpfs, XFS};
 pub(crate) use past::{assert_was, copy_of, generation, json};
 pub(crate) use poll::{LONG, eventually, poll};
 pub(crate) use tree::{
-    ModeGuard, Node, append, assert_same_tree, bytes_below, conflict_name, inodes, mtimes, names, noise,
-    set_mode, set_mtime, snapshot, text, write,
+    ModeGuard, Node, append, assert_same_tree, bytes_below, conflict_name, inodes, mtimes, names,
+    newest_move_below, noise, set_mode, set_mtime, snapshot, text, write,
 };
 pub(crate) use verify::{flip, found, object, problem, verify};

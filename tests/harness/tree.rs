@@ -7,6 +7,7 @@ use std::io::Write as _;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// What is at one path.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,6 +60,21 @@ pub(crate) fn bytes_below(dir: &Path) -> u64 {
             meta => meta.len(),
         })
         .sum()
+}
+
+/// When the last of all files below `dir` got its name.
+pub(crate) fn newest_move_below(dir: &Path) -> Option<SystemTime> {
+    let entries = fs::read_dir(dir).ok()?;
+    entries
+        .map(|entry| entry.unwrap())
+        .filter_map(|entry| match entry.metadata().unwrap() {
+            meta if meta.is_dir() => newest_move_below(&entry.path()),
+            meta => {
+                let (secs, nanos) = (meta.ctime() as u64, meta.ctime_nsec() as u64);
+                Some(UNIX_EPOCH + Duration::from_secs(secs) + Duration::from_nanos(nanos))
+            }
+        })
+        .max()
 }
 
 /// Inode numbers of everything below `dir`: equal numbers show that nothing was written anew.
