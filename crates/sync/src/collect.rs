@@ -1,6 +1,6 @@
 //! Letting go of the past that nobody keeps: generations by the policy, then what only they reached: packed contents,
 //! displaced versions, outboards, tree nodes. Never removes what a head, a kept generation, one that somebody reads, the
-//! index or an intent reaches, and nothing young that no generation ever had: that may be somebody's only copy of a save.
+//! index or an intent reaches, but for a displaced version that is packed too, and nothing young that no generation ever had: that may be somebody's only copy of a save.
 //!
 //! Generations that go are remembered until their contents are gone (`alike_store`'s table `dropped`), and their nodes go
 //! last: so that one that is cut off, or finds something that may not be removed now, is ended by the next.
@@ -198,8 +198,9 @@ impl Work<'_> {
         self.point("gc.marked")?;
         self.packs(&mut known, &mut done)?;
         for place in self.places {
-            self.displaced(place, since, &mut known, &mut done)?;
-            self.copies(place, since, &known, &mut done)?;
+            let Displaced { waste, copies } = Displaced::list(store, place, &known)?;
+            self.waste(place, &waste, since, &mut known, &mut done)?;
+            self.copies(place, &copies, since, &mut done)?;
             place.count_history();
         }
         self.outboards(&known, &mut done);
@@ -225,15 +226,11 @@ impl Work<'_> {
         done.removed_objects += contents;
         done.freed_bytes += packed;
         for place in self.places {
-            let waste = displaced_waste(place, known)?;
-            done.removed_objects += waste.len() as u64;
-            let copies = displaced_copies(self.store, place, known)?;
-            done.removed_objects += copies.len() as u64;
-            done.freed_bytes += waste
-                .iter()
-                .chain(&copies)
-                .map(|object| object.bytes)
-                .sum::<u64>();
+            let Displaced { waste, copies } = Displaced::list(self.store, place, known)?;
+            for object in waste.iter().chain(&copies) {
+                done.removed_objects += 1;
+                done.freed_bytes += object.bytes;
+            }
         }
         done.freed_bytes += self
             .outboards_waste(known)
@@ -264,16 +261,16 @@ impl Work<'_> {
         Ok(())
     }
 
-    /// Removes displaced versions of one folder. In short steps, before each of which is marked what has come to be
+    /// Removes displaced versions that nobody needs. In short steps, before each of which is marked what has come to be
     /// reached since, and during which nobody begins to reach anything.
-    fn displaced(
+    fn waste(
         &mut self,
         place: &Place,
+        waste: &[Object],
         since: i64,
         known: &mut Known,
         done: &mut Collected,
     ) -> Result<(), Error> {
-        let waste = displaced_waste(place, known)?;
         for part in waste.chunks(STEP) {
             self.point("gc.objects")?;
             let alone = self.store.alone(self.patience).ok_or_else(busy)?;
@@ -293,23 +290,23 @@ impl Work<'_> {
         Ok(())
     }
 
-    /// Removes displaced versions of one folder that are packed too, and are needed: so nothing lets go of what is packed.
+    /// Removes displaced versions that are packed too.
     fn copies(
         &mut self,
         place: &Place,
+        copies: &[Object],
         since: i64,
-        known: &Known,
         done: &mut Collected,
     ) -> Result<(), Error> {
         let mut buffer = Buffer::new();
-        for object in displaced_copies(self.store, place, known)? {
+        for object in copies {
             self.point("gc.copies")?;
             // Read, for a row alone is no content.
             if self.store.packed(&object.digest)?.is_none() {
                 continue;
             }
             let gone = place.root.remove_copy(&object.digest, since, &mut buffer);
-            if gone.map_err(|source| at(place, source))? == Removed::Done {
+            if gone.map_err(|source| at(place, source))? {
                 done.removed_objects += 1;
                 done.freed_bytes += object.bytes;
             }
@@ -360,37 +357,35 @@ impl Work<'_> {
     }
 }
 
-/// The displaced versions of one folder that nobody needs.
-fn displaced_waste(place: &Place, known: &Known) -> Result<Vec<Object>, Error> {
-    let mut waste = Vec::new();
-    let listed = place.root.each_object(&mut |object| {
-        if known.is_waste(&object.digest, object.age) {
-            waste.push(*object);
-        }
-        true
-    });
-    listed.map_err(|source| at(place, source))?;
-    Ok(waste)
+/// Displaced versions of one folder that may go.
+#[derive(Default)]
+struct Displaced {
+    /// Nobody needs them.
+    waste: Vec<Object>,
+    /// Somebody does, and they are packed too: nothing lets go of what is packed and needed.
+    copies: Vec<Object>,
 }
 
-/// The displaced versions of one folder that somebody needs, and that are packed too.
-fn displaced_copies(store: &Store, place: &Place, known: &Known) -> Result<Vec<Object>, Error> {
-    let snapshot = store.snapshot()?;
-    let mut small = Vec::new();
-    let listed = place.root.each_object(&mut |object| {
-        if object.bytes <= MAX_PACKED as u64 && known.marks.has_blob(&object.digest) {
-            small.push(*object);
+impl Displaced {
+    fn list(store: &Store, place: &Place, known: &Known) -> Result<Displaced, Error> {
+        let snapshot = store.snapshot()?;
+        let mut all = Vec::new();
+        let listed = place.root.each_object(&mut |object| {
+            all.push(*object);
+            true
+        });
+        listed.map_err(|source| at(place, source))?;
+        let mut displaced = Displaced::default();
+        for object in all {
+            let (digest, is_small) = (&object.digest, object.bytes <= MAX_PACKED as u64);
+            if known.is_waste(digest, object.age) {
+                displaced.waste.push(object);
+            } else if is_small && known.marks.has_blob(digest) && snapshot.is_packed(digest)? {
+                displaced.copies.push(object);
+            }
         }
-        true
-    });
-    listed.map_err(|source| at(place, source))?;
-    let mut copies = Vec::new();
-    for object in small {
-        if snapshot.is_packed(&object.digest)? {
-            copies.push(object);
-        }
+        Ok(displaced)
     }
-    Ok(copies)
 }
 
 /// The files in `dir`, called by a digest, that `waste` names by that and by age in seconds; and their bytes.

@@ -43,8 +43,7 @@ pub(crate) use dir::Dir;
 #[cfg(test)]
 pub(crate) use lease::{probe as probe_lease, probe_doubting as probe_lease_doubting};
 pub(crate) use moves::NotRelocated;
-pub(crate) use near::Shards;
-pub(crate) use object::{Object, Removed, is_unreadable};
+pub(crate) use object::{Object, Removed, Shards, is_unreadable};
 pub(crate) use own::Taken;
 #[cfg(test)]
 pub(crate) use sys::real;

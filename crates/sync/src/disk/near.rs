@@ -2,13 +2,10 @@
 //! directory that somebody renames meanwhile takes what is put into it along, as if it had been renamed a moment later;
 //! in one that is removed nothing can be put any more. Never decides what is there.
 
-use std::collections::HashSet;
 use std::sync::{Arc, MutexGuard};
 
-use alike_core::digest::Digest;
 use alike_core::path::RelPath;
 
-use super::own::OBJECTS;
 use super::{Dir, Root};
 
 /// What is open.
@@ -70,25 +67,6 @@ impl Root {
         }
         Ok(dir)
     }
-
-    /// Which directories of displaced versions there are.
-    pub(crate) fn shards(&self) -> Shards {
-        let listed = self.own_dir(OBJECTS).ok().and_then(|dir| dir.entries().ok());
-        Shards(listed.map(|names| names.into_iter().map(|(name, _)| name).collect()))
-    }
-}
-
-/// Directories of displaced versions, by the first two hex digits of what is in them; `None`: nobody knows.
-#[derive(Debug)]
-pub(crate) struct Shards(Option<HashSet<Vec<u8>>>);
-
-impl Shards {
-    /// Could there be a displaced version with this content?
-    pub(crate) fn may_hold(&self, digest: &Digest) -> bool {
-        self.0
-            .as_ref()
-            .is_none_or(|names| names.contains(format!("{:02x}", digest.0[0]).as_bytes()))
-    }
 }
 
 #[cfg(test)]
@@ -129,14 +107,5 @@ mod tests {
         drop(near);
         put(&temp).unwrap();
         assert_eq!(f.get("d/b"), b"b");
-    }
-
-    #[test]
-    fn a_displaced_version_is_looked_for_where_it_can_be() {
-        let f = folder();
-        let digest = alike_core::digest::Digest::of(b"old");
-        assert!(!f.root.shards().may_hold(&digest));
-        f.root.keep_content(&digest, b"old").unwrap();
-        assert!(f.root.shards().may_hold(&digest));
     }
 }

@@ -1,6 +1,7 @@
 //! Displaced versions in `.alike/objects/ab/<digest>`: files that were at a path, put there by rename. Never
-//! written, removed only where retention says so (it decides elsewhere); read only with their digest checked.
+//! written, removed only where a collection says so (it decides elsewhere); read only with their digest checked.
 
+use std::collections::HashSet;
 use std::fs::File;
 use std::io;
 
@@ -34,6 +35,19 @@ pub(crate) enum Removed {
     Young,
 }
 
+/// Directories of displaced versions, by the first two hex digits of what is in them; `None`: nobody knows.
+#[derive(Debug)]
+pub(crate) struct Shards(Option<HashSet<Vec<u8>>>);
+
+impl Shards {
+    /// Could there be a displaced version with this content?
+    pub(crate) fn may_hold(&self, digest: &Digest) -> bool {
+        self.0
+            .as_ref()
+            .is_none_or(|names| names.contains(format!("{:02x}", digest.0[0]).as_bytes()))
+    }
+}
+
 impl Root {
     /// Copies a displaced version into a new temporary file. `None` if there is none, or it is damaged.
     pub(crate) fn temp_from_object(&self, digest: &Digest) -> io::Result<Option<Vec<u8>>> {
@@ -59,6 +73,12 @@ impl Root {
         };
         let stat = super::dir::stat_of(&sys::fstat(&file)?);
         Ok((stat.kind == Kind::File).then_some(file))
+    }
+
+    /// Which directories of displaced versions there are.
+    pub(crate) fn shards(&self) -> Shards {
+        let listed = self.own_dir(OBJECTS).ok().and_then(|dir| dir.entries().ok());
+        Shards(listed.map(|names| names.into_iter().map(|(name, _)| name).collect()))
     }
 
     /// Calls `seen` for each displaced version until that returns `false`.
@@ -127,22 +147,15 @@ impl Root {
     }
 
     /// Removes a displaced version whose content is kept elsewhere too, if it is still what its name says and nobody
-    /// can be writing to it; but for one that was displaced at `since` or later.
-    pub(crate) fn remove_copy(
-        &self,
-        digest: &Digest,
-        since: i64,
-        buffer: &mut Buffer,
-    ) -> io::Result<Removed> {
+    /// can be writing to it; but for one that was displaced at `since` or later. Is it gone?
+    pub(crate) fn remove_copy(&self, digest: &Digest, since: i64, buffer: &mut Buffer) -> io::Result<bool> {
         // Whoever had it open when it was displaced may have it open still. Nobody opens it any more.
-        let is_still = self
+        let is_closed = self
             .open_object(digest)?
             .is_some_and(|file| !sys::may_be_written(&file));
-        if is_still && self.is_object_good(digest, buffer, &mut |_| true)? == Some(true) {
-            self.remove_object(digest, since)
-        } else {
-            Ok(Removed::NotThere)
-        }
+        Ok(is_closed
+            && self.is_object_good(digest, buffer, &mut |_| true)? == Some(true)
+            && self.remove_object(digest, since)? == Removed::Done)
     }
 
     /// Keeps a content that was at no path here.
@@ -287,4 +300,19 @@ impl Root {
 /// Does the disk fail to read what is there? (A file system with checksums says of rot that it cannot be read.)
 pub(crate) fn is_unreadable(e: &io::Error) -> bool {
     Errno::from_io_error(e).is_some_and(|errno| matches!(errno, Errno::IO | Errno::BADMSG | Errno::UCLEAN))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::disk::tests::folder;
+
+    #[test]
+    fn a_displaced_version_is_looked_for_where_it_can_be() {
+        let f = folder();
+        let digest = Digest::of(b"old");
+        assert!(!f.root.shards().may_hold(&digest));
+        f.root.keep_content(&digest, b"old").unwrap();
+        assert!(f.root.shards().may_hold(&digest));
+    }
 }
