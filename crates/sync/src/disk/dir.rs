@@ -4,7 +4,7 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::OnceLock;
+use std::sync::atomic::AtomicBool;
 
 use alike_store::Fingerprint;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags};
@@ -25,7 +25,7 @@ pub(crate) struct Dir {
     /// Does the folder's root take names that differ in case for one?
     pub(super) folds: bool,
     /// A name was found to lead to nothing once its case is changed: as all names of this directory.
-    pub(super) minds_case: OnceLock<()>,
+    pub(super) minds_case: AtomicBool,
 }
 
 impl AsFd for Dir {
@@ -40,7 +40,7 @@ impl Dir {
             fd,
             dev,
             folds,
-            minds_case: OnceLock::new(),
+            minds_case: AtomicBool::new(false),
         }
     }
 

@@ -3,6 +3,7 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
+use std::sync::atomic::Ordering;
 
 use alike_core::path::{OWN_DIR, RelPath};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags};
@@ -60,13 +61,13 @@ impl Dir {
         if flipped == name {
             return Ok(self.folds && !name.iter().all(u8::is_ascii_alphanumeric));
         }
-        if self.minds_case.get().is_some() {
+        if self.minds_case.load(Ordering::Relaxed) {
             return Ok(false);
         }
         let Some(other) = self.stat(&flipped)? else {
             // Unless it went in between, that holds for every name here.
             if self.stat(name)?.is_some() {
-                let _ = self.minds_case.set(());
+                self.minds_case.store(true, Ordering::Relaxed);
             }
             return Ok(false);
         };

@@ -247,7 +247,7 @@ fn take(
 pub(crate) fn write(place: &Place, group: Vec<(Item, Vec<u8>)>) -> Written {
     point("fetch.small.arrived");
     let mut out = Written::default();
-    let tmp = place.root.tmp();
+    let tmp = place.root.tmp().ok();
     for (item, bytes) in group {
         if Digest::of(&bytes) != size_of(&item).0 {
             out.wrong += 1;
@@ -270,15 +270,15 @@ pub(crate) fn write(place: &Place, group: Vec<(Item, Vec<u8>)>) -> Written {
 
 fn write_one(
     root: &Root,
-    tmp: Result<&Dir, &Errno>,
+    tmp: Option<&Dir>,
     bytes: &[u8],
     exec: bool,
     mtime: i64,
 ) -> std::io::Result<Vec<u8>> {
     let (name, mut file) = match tmp.map(|tmp| root.temp_file_in(tmp)) {
-        Ok(Ok(made)) => made,
+        Some(Ok(made)) => made,
         // Somebody may have taken that directory away.
-        Ok(Err(_)) | Err(_) => root.temp_file()?,
+        Some(Err(_)) | None => root.temp_file()?,
     };
     let written =
         std::io::Write::write_all(&mut file, bytes).and_then(|()| Root::finish_temp(&file, exec, mtime));
