@@ -187,7 +187,7 @@ fn killed_in_the_middle_of_a_collection() {
     pair(&a, &b);
     assert_converged(&[&a, &b]);
     let points = fail_points_of("gc.");
-    assert_eq!(points.len(), 10);
+    assert_eq!(points.len(), 11);
     for (round, point) in points.iter().enumerate() {
         eprintln!("{point}");
         let mut kept = Vec::new();
@@ -270,4 +270,44 @@ fn letting_go_of_190_generations_gives_the_space_back() {
     assert_eq!(a.status()["packed_bytes"], packs());
     assert_converged(&[&a, &b]);
     a.ok(["verify"]);
+}
+
+/// A collection packs what only the past needs of the database, and nobody can tell but by its size.
+#[test]
+fn the_past_takes_less_after_a_collection_and_is_what_it_was() {
+    let (lab, mut a, b) = paired(|dir| {
+        for n in 0..400 {
+            write(dir.join(format!("d{}/{n}", n % 8)), format!("file {n}"));
+        }
+    });
+    let mut was = Vec::new();
+    for n in 1..=80 {
+        for dir in 0..8 {
+            write(b.path(format!("d{dir}/{}", dir + 8 * (n % 20))), format!("{n}"));
+        }
+        settle(&[&a, &b]);
+        if n % 20 == 1 {
+            was.push((generation(&a), copy_of(&a, lab.path(&format!("was {n}")))));
+        }
+    }
+    let log = json(&a, &["log", "-n", "1000"]);
+    let database = || fs::metadata(a.home.join("alike.redb")).unwrap().len();
+    a.ok(["gc", "--keep", "1000"]);
+    // Else twice as much, of which most would be nodes.
+    assert!(database() < 1_200_000, "{} bytes", database());
+    let check = |a: &Device| {
+        assert_eq!(json(a, &["log", "-n", "1000"]), log);
+        for (number, copy) in &was {
+            assert_was(&lab, a, number, copy);
+        }
+        a.ok(["verify"]);
+    };
+    check(&a);
+    a.stop();
+    a.start();
+    check(&a);
+    a.ok(["restore", &was[0].0]);
+    settle(&[&a, &b]);
+    assert_converged(&[&a, &b]);
+    assert_same_tree(&a.folder, &was[0].1);
 }

@@ -15,7 +15,8 @@ use crate::snapshot::Snapshot;
 pub struct NodesChecked {
     /// How many were looked at.
     pub checked: u64,
-    /// Those that are not what their digests say.
+    /// Those that are not what their digests say. Of archived ones the first eight bytes of the digest are known, the
+    /// others are 0.
     pub damaged: Vec<Digest>,
     /// The last one looked at, where the next look begins; `None`: there are no more.
     pub last: Option<Digest>,
@@ -27,7 +28,8 @@ pub(crate) fn is_node(digest: &Digest, bytes: &[u8]) -> bool {
 }
 
 impl Snapshot {
-    /// Compares at most `limit` tree nodes with their digests, those after `after`.
+    /// Compares at most `limit` tree nodes with their digests, those after `after`; with the last of them, all blocks of
+    /// the archive with their checksums.
     pub fn check_nodes(&self, after: Option<&Digest>, limit: usize) -> Result<NodesChecked, StoreError> {
         self.run(|| {
             let from = after.map_or(Bound::Unbounded, |digest| Bound::Excluded(&digest.0));
@@ -46,6 +48,9 @@ impl Snapshot {
                 done.last = Some(digest);
             }
             if done.checked < limit as u64 {
+                let (checked, damaged) = self.check_archive()?;
+                done.checked += checked;
+                done.damaged.extend(damaged);
                 done.last = None;
             }
             Ok(done)

@@ -5,7 +5,7 @@ use redb::ReadableTable;
 
 use crate::error::{Fault, StoreError};
 use crate::folders::FolderKey;
-use crate::gc::{Marks, Root, node_in, summary_in};
+use crate::gc::{Marks, Root, summary_in};
 use crate::generations::Generation;
 use crate::leases::Alone;
 use crate::schema::{DROPPED, GENERATIONS, PINS};
@@ -42,7 +42,7 @@ impl Snapshot {
             }
             let mut marks = Marks::default();
             marks.walk(
-                (&|d| node_in(&self.nodes, d), &|d| summary_in(&self.summaries, d)),
+                (&|d| self.any_node(d), &|d| summary_in(&self.summaries, d)),
                 roots,
             )?;
             Ok(marks)

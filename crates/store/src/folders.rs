@@ -13,15 +13,16 @@ use alike_core::view::Summary;
 use redb::{ReadableDatabase, ReadableTable, WriteTransaction};
 use serde::{Deserialize, Serialize};
 
+use crate::archive::{Blocks, NodeTables};
 use crate::error::{Fault, StoreError};
 use crate::keys::{self, Span};
 use crate::schema::{
     BLOBS, CHAIN, DROPPED, FOLDERS, GENERATIONS, GRANTS, HEADS, INDEX, INTENTS, META, META_BIRTH,
-    META_NEXT_FOLDER, NODES, PENDING, PENDING_TOTALS, PINS,
+    META_NEXT_FOLDER, PENDING, PENDING_TOTALS, PINS,
 };
 use crate::snapshot::Snapshot;
 use crate::store::Store;
-use crate::{devices, trees, value};
+use crate::{devices, value};
 
 /// A folder in this database; never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -197,10 +198,10 @@ pub(crate) fn trees_of_head(bytes: &[u8]) -> Result<(Digest, Option<Digest>), Fa
 
 /// Writes a folder's head; its trees must be there.
 pub(crate) fn put_head(tx: &WriteTransaction, folder: FolderKey, head: &Head) -> Result<(), Fault> {
-    let nodes = tx.open_table(NODES)?;
-    trees::must_exist(&nodes, &head.summary.root)?;
+    let nodes = NodeTables::open(tx, &Blocks::default())?;
+    nodes.must_exist(&head.summary.root)?;
     if let Some(root) = &head.state.root {
-        trees::must_exist(&nodes, root)?;
+        nodes.must_exist(root)?;
     }
     let stored = StoredHead {
         root: head.state.root,

@@ -19,6 +19,7 @@ use alike_core::tree::{self, Item, Node};
 use alike_core::view::Summary;
 use redb::{ReadableTable, ReadableTableMetadata, Table, WriteTransaction};
 
+use crate::archive::{self, Blocks, NodeTables};
 use crate::error::{Fault, StoreError};
 use crate::folders::{self, FolderKey};
 use crate::index::{IndexRow, Intent};
@@ -85,6 +86,8 @@ enum Stage {
     Summaries(Option<[u8; 32]>),
     /// The same for nodes.
     Nodes(Option<[u8; 32]>),
+    /// Blocks of archived nodes above this number are still to be looked at.
+    Archive(Option<u32>),
     Done,
 }
 
@@ -226,13 +229,6 @@ fn roots_of(
     Ok((roots, kept))
 }
 
-pub(crate) fn node_in(
-    table: &impl ReadableTable<&'static [u8; 32], &'static [u8]>,
-    digest: &Digest,
-) -> Result<Option<Vec<u8>>, Fault> {
-    Ok(table.get(&digest.0)?.map(|bytes| bytes.value().to_vec()))
-}
-
 pub(crate) fn summary_in(
     table: &impl ReadableTable<&'static [u8; 32], &'static [u8]>,
     digest: &Digest,
@@ -271,10 +267,17 @@ impl Snapshot {
         self.run(|| {
             let (roots, kept) = roots_of(&self.heads, &self.generations, keep, alone)?;
             marks.generations = kept;
-            let node = |digest: &Digest| node_in(&self.nodes, digest);
+            let node = |digest: &Digest| self.any_node(digest);
             let summary = |digest: &Digest| summary_in(&self.summaries, digest);
             marks.walk((&node, &summary), roots)
         })
+    }
+
+    /// Marks the trees of heads alone.
+    pub(crate) fn mark_heads(&self) -> Result<Marks, StoreError> {
+        let mut marks = Marks::default();
+        self.mark_trees(&mut marks, &|_, _| false, None)?;
+        Ok(marks)
     }
 
     /// Was a sweep cut off, or is under way, so that a node that nothing reaches may be there and not all below it?
@@ -285,7 +288,7 @@ impl Snapshot {
     /// What a sweep with these marks would remove: rows, and bytes.
     pub fn unmarked(&self, marks: &Marks) -> Result<(u64, u64), StoreError> {
         self.run(|| {
-            let (mut rows, mut bytes) = (0, 0);
+            let (mut rows, mut bytes) = archive::unmarked(self, marks)?;
             for table in [&self.nodes, &self.summaries] {
                 for row in table.iter()? {
                     let (key, value) = row?;
@@ -318,20 +321,25 @@ impl Store {
             return Ok(false);
         };
         // What frees space is done from the reserve.
-        let after = self.write_anyway(|tx| step(tx, &alone, marks, *sweep))?;
+        let after = self.write_anyway(|tx| step(tx, &self.blocks, &alone, marks, *sweep))?;
         *sweep = after;
         Ok(true)
     }
 }
 
 /// Adds to `marks` what anything reaches as the transaction sees it.
-pub(crate) fn mark_in(tx: &WriteTransaction, alone: &Alone<'_>, marks: &mut Marks) -> Result<(), Fault> {
-    let (nodes, summaries) = (tx.open_table(NODES)?, tx.open_table(SUMMARIES)?);
+pub(crate) fn mark_in(
+    tx: &WriteTransaction,
+    blocks: &Blocks,
+    alone: &Alone<'_>,
+    marks: &mut Marks,
+) -> Result<(), Fault> {
+    let (nodes, summaries) = (NodeTables::open(tx, blocks)?, tx.open_table(SUMMARIES)?);
     let (heads, generations) = (tx.open_table(HEADS)?, tx.open_table(GENERATIONS)?);
     let (roots, kept) = roots_of(&heads, &generations, &|_, _| true, Some(alone))?;
     marks.generations = kept;
     marks.walk(
-        (&|d: &Digest| node_in(&nodes, d), &|d: &Digest| {
+        (&|d: &Digest| nodes.get(d), &|d: &Digest| {
             summary_in(&summaries, d)
         }),
         roots,
@@ -339,14 +347,14 @@ pub(crate) fn mark_in(tx: &WriteTransaction, alone: &Alone<'_>, marks: &mut Mark
 }
 
 /// The same for generations that were let go of: their nodes say what else is to go.
-fn mark_dropped_in(tx: &WriteTransaction, marks: &mut Marks) -> Result<(), Fault> {
-    let (nodes, summaries) = (tx.open_table(NODES)?, tx.open_table(SUMMARIES)?);
+fn mark_dropped_in(tx: &WriteTransaction, blocks: &Blocks, marks: &mut Marks) -> Result<(), Fault> {
+    let (nodes, summaries) = (NodeTables::open(tx, blocks)?, tx.open_table(SUMMARIES)?);
     let mut roots = Vec::new();
     for row in tx.open_table(DROPPED)?.iter()? {
         roots.extend(Root::of_generation(row?.1.value())?);
     }
     marks.walk(
-        (&|d: &Digest| node_in(&nodes, d), &|d: &Digest| {
+        (&|d: &Digest| nodes.get(d), &|d: &Digest| {
             summary_in(&summaries, d)
         }),
         roots,
@@ -355,36 +363,43 @@ fn mark_dropped_in(tx: &WriteTransaction, marks: &mut Marks) -> Result<(), Fault
 
 fn step(
     tx: &WriteTransaction,
+    blocks: &Blocks,
     alone: &Alone<'_>,
     marks: &mut Marks,
     mut sweep: Sweep,
 ) -> Result<Sweep, Fault> {
-    mark_in(tx, alone, marks)?;
-    mark_dropped_in(tx, marks)?;
-    let mut nodes = tx.open_table(NODES)?;
+    mark_in(tx, blocks, alone, marks)?;
+    mark_dropped_in(tx, blocks, marks)?;
     let mut summaries = tx.open_table(SUMMARIES)?;
     let look = sweep.look;
     // A summary that was written since and is not reached any more names nodes that go: it goes before them.
     let known = summaries.len()?;
     sweep.added |= sweep.known.is_some_and(|before| before != known);
+    if sweep.added && matches!(sweep.at, Stage::Nodes(_) | Stage::Archive(_)) {
+        pass(&mut summaries, marks, None, usize::MAX, &mut sweep)?;
+        sweep.added = false;
+    }
     sweep.at = match sweep.at {
         Stage::Summaries(from) => match pass(&mut summaries, marks, from, look, &mut sweep)? {
             Some(last) => Stage::Summaries(Some(last)),
             None => Stage::Nodes(None),
         },
         Stage::Nodes(from) => {
-            if sweep.added {
-                pass(&mut summaries, marks, None, usize::MAX, &mut sweep)?;
-                sweep.added = false;
-            }
-            let mut meta = tx.open_table(META)?;
+            tx.open_table(META)?.insert(META_SWEEPING, 1)?;
+            let mut nodes = tx.open_table(NODES)?;
             match pass(&mut nodes, marks, from, look, &mut sweep)? {
-                Some(last) => {
-                    meta.insert(META_SWEEPING, 1)?;
-                    Stage::Nodes(Some(last))
-                }
+                Some(last) => Stage::Nodes(Some(last)),
+                None => Stage::Archive(None),
+            }
+        }
+        Stage::Archive(from) => {
+            let (last, removed, freed) = archive::step(tx, marks, from, look, (look / REMOVE).max(1))?;
+            sweep.removed += removed;
+            sweep.freed += freed;
+            match last {
+                Some(last) => Stage::Archive(Some(last)),
                 None => {
-                    meta.remove(META_SWEEPING)?;
+                    tx.open_table(META)?.remove(META_SWEEPING)?;
                     Stage::Done
                 }
             }

@@ -4,11 +4,12 @@ use alike_core::digest::Digest;
 use redb::WriteTransaction;
 use serde::{Deserialize, Serialize};
 
+use crate::archive::{Blocks, NodeTables};
 use crate::error::{Fault, StoreError};
 use crate::folders::FolderKey;
-use crate::schema::{GENERATIONS, NODES};
+use crate::schema::GENERATIONS;
 use crate::snapshot::Snapshot;
-use crate::{trees, value};
+use crate::value;
 
 /// What a folder was at one time, and how it came to that.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -48,10 +49,10 @@ pub enum Reason {
 
 /// Writes a generation; its trees must be there.
 pub(crate) fn put(tx: &WriteTransaction, folder: FolderKey, generation: &Generation) -> Result<(), Fault> {
-    let nodes = tx.open_table(NODES)?;
-    trees::must_exist(&nodes, &generation.root)?;
+    let nodes = NodeTables::open(tx, &Blocks::default())?;
+    nodes.must_exist(&generation.root)?;
     if let Some(state) = &generation.state {
-        trees::must_exist(&nodes, state)?;
+        nodes.must_exist(state)?;
     }
     let mut table = tx.open_table(GENERATIONS)?;
     table.insert(

@@ -1,6 +1,7 @@
 //! The durable truth of alike in one state directory: a redb database. Synchronous; it never touches users'
 //! files, never asks a clock and never decides: it keeps what it is given, whole transactions or nothing.
 
+mod archive;
 mod check;
 mod commit;
 mod devices;
@@ -21,6 +22,7 @@ mod store;
 mod trees;
 mod value;
 
+pub use archive::Archiving;
 pub use check::NodesChecked;
 pub use commit::Commit;
 pub use devices::{DeviceRow, Grant, TicketRow};

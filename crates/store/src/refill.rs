@@ -4,7 +4,7 @@
 use redb::{Key, ReadableTable, ReadableTableMetadata, TableDefinition, TableStats, Value, WriteTransaction};
 
 use crate::error::Fault;
-use crate::schema::{BLOBS, INDEX, NODES, PACKED, SUMMARIES};
+use crate::schema::{ARCHIVED, BLOBS, INDEX, NODES, PACKED, SUMMARIES};
 
 /// Where a table is written to, before it takes the other's place in the same transaction.
 const NEW: &str = "refilled";
@@ -16,6 +16,7 @@ pub(crate) fn refill(tx: &WriteTransaction) -> Result<bool, Fault> {
     let done = [
         table(tx, NODES)?,
         table(tx, SUMMARIES)?,
+        table(tx, ARCHIVED)?,
         table(tx, INDEX)?,
         table(tx, BLOBS)?,
         table(tx, PACKED)?,

@@ -11,11 +11,13 @@ use redb::{Database, ReadableDatabase, TableDefinition, TableError};
 use crate::error::Fault;
 
 /// Version of the database that this program reads and writes; every change of this file or of a row raises it.
-pub const VERSION: u64 = 5;
+pub const VERSION: u64 = 6;
+/// What is of this version lacks [`ARCHIVED`] and [`ARCHIVE`] alone, and gets them when it is opened.
+const WITHOUT_ARCHIVE: u64 = 5;
 
 type Table<K, V> = TableDefinition<'static, K, V>;
 
-/// [`META_VERSION`], [`META_NEXT_FOLDER`], [`META_BIRTH`] and [`META_SWEEPING`].
+/// [`META_VERSION`], [`META_NEXT_FOLDER`], [`META_BIRTH`], [`META_SWEEPING`] and [`META_NEXT_BLOCK`].
 pub(crate) const META: Table<&str, u64> = TableDefinition::new("meta");
 /// The database's version.
 pub(crate) const META_VERSION: &str = "version";
@@ -25,11 +27,18 @@ pub(crate) const META_NEXT_FOLDER: &str = "next_folder";
 pub(crate) const META_BIRTH: &str = "birth";
 /// There if a sweep has removed some nodes and not yet all: see [`crate::Snapshot::is_half_swept`].
 pub(crate) const META_SWEEPING: &str = "sweeping";
+/// The number of the next block of the archive; never goes back, so that a number always names the same bytes.
+pub(crate) const META_NEXT_BLOCK: &str = "next_block";
 
 /// Digest of a tree node → its bytes. State and content trees have digests of different domains.
 pub(crate) const NODES: Table<&[u8; 32], &[u8]> = TableDefinition::new("nodes");
-/// Digest of a state tree → its summary. A row here ⇒ the content tree it names is in [`NODES`].
+/// Digest of a state tree → its summary. A row here ⇒ the content tree it names is in [`NODES`] or archived.
 pub(crate) const SUMMARIES: Table<&[u8; 32], &[u8]> = TableDefinition::new("summaries");
+/// First eight bytes of the digest of a tree node, read as a big-endian number → its block in [`ARCHIVE`], and the
+/// how-manieth it is in there. See [`crate::archive`].
+pub(crate) const ARCHIVED: Table<u64, (u32, u16)> = TableDefinition::new("archived");
+/// Number of a block → tree nodes, compressed. A row of [`ARCHIVED`] ⇒ its block is here.
+pub(crate) const ARCHIVE: Table<u32, &[u8]> = TableDefinition::new("archive");
 
 /// Folder → its row.
 pub(crate) const FOLDERS: Table<u32, &[u8]> = TableDefinition::new("folders");
@@ -47,11 +56,11 @@ pub(crate) const PENDING: Table<&[u8], u64> = TableDefinition::new("pending");
 pub(crate) const PENDING_TOTALS: Table<u32, (u64, u128)> = TableDefinition::new("pending_totals");
 /// Path key → an operation on the path that was begun.
 pub(crate) const INTENTS: Table<&[u8], &[u8]> = TableDefinition::new("intents");
-/// Folder and number → a generation. A row here ⇒ its trees are in [`NODES`].
+/// Folder and number → a generation. A row here ⇒ its trees are in [`NODES`] or archived.
 pub(crate) const GENERATIONS: Table<(u32, u64), &[u8]> = TableDefinition::new("generations");
 
 /// Folder and number → a generation that was let go of, as it was in [`GENERATIONS`], until what only it reached is
-/// gone. A row here ⇒ its trees are in [`NODES`].
+/// gone. A row here ⇒ its trees are in [`NODES`] or archived.
 pub(crate) const DROPPED: Table<(u32, u64), &[u8]> = TableDefinition::new("dropped");
 
 /// Folder and number of generations that are kept from gc; their rows are in [`GENERATIONS`].
@@ -72,6 +81,7 @@ pub(crate) fn prepare(db: &Database) -> Result<(), Fault> {
     match read.open_table(META) {
         Ok(meta) => match meta.get(META_VERSION)?.map(|v| v.value()) {
             Some(VERSION) => Ok(()),
+            Some(WITHOUT_ARCHIVE) => add_archive(db),
             Some(found) => Err(Fault::Version(found)),
             None => Err(Fault::Corrupt("it has no version".to_owned())),
         },
@@ -79,6 +89,14 @@ pub(crate) fn prepare(db: &Database) -> Result<(), Fault> {
         Err(TableError::TableDoesNotExist(_)) => Err(Fault::Corrupt("it is not alike's".to_owned())),
         Err(e) => Err(e.into()),
     }
+}
+
+fn add_archive(db: &Database) -> Result<(), Fault> {
+    let tx = db.begin_write()?;
+    tx.open_table(ARCHIVED)?;
+    tx.open_table(ARCHIVE)?;
+    tx.open_table(META)?.insert(META_VERSION, VERSION)?;
+    Ok(tx.commit()?)
 }
 
 /// All tables, so that reading never misses one, and the empty trees, so that an empty folder's exist.
@@ -96,6 +114,8 @@ fn create(db: &Database) -> Result<(), Fault> {
             nodes.insert(&digest.0, bytes.as_slice())?;
         }
         tx.open_table(SUMMARIES)?;
+        tx.open_table(ARCHIVED)?;
+        tx.open_table(ARCHIVE)?;
         tx.open_table(FOLDERS)?;
         tx.open_table(HEADS)?;
         tx.open_table(CHAIN)?;

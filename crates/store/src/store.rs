@@ -9,6 +9,7 @@ use std::sync::{Arc, RwLock};
 
 use redb::{Builder, CompactionError, Database, DatabaseError, StorageBackend, WriteTransaction};
 
+use crate::archive::Blocks;
 use crate::error::{Fault, StoreError};
 use crate::leases::Leases;
 use crate::packs::Packs;
@@ -41,6 +42,7 @@ pub struct Store {
     /// The state directory; `None` if the database is elsewhere.
     dir: Option<PathBuf>,
     pub(crate) leases: Leases,
+    pub(crate) blocks: Blocks,
     /// `None` if the database is elsewhere.
     pub(crate) packs: Option<Packs>,
 }
@@ -70,6 +72,7 @@ impl Store {
             packs: Some(Packs::new(dir)),
             dir: Some(dir.to_owned()),
             leases: Leases::default(),
+            blocks: Blocks::default(),
         })
     }
 
@@ -81,6 +84,7 @@ impl Store {
             path: path.into(),
             dir: None,
             leases: Leases::default(),
+            blocks: Blocks::default(),
             packs: None,
         })
     }
@@ -98,7 +102,7 @@ impl Store {
 
     /// The database as it is now.
     pub fn snapshot(&self) -> Result<Snapshot, StoreError> {
-        self.run(|db| Snapshot::open(db, &self.path))
+        self.run(|db| Snapshot::open(db, &self.path, &self.blocks))
     }
 
     /// Reads, and says of which database an error is.

@@ -1,4 +1,4 @@
-//! Tree nodes and summaries: stored once by digest, shared by all folders and generations. Never decodes a node.
+//! Tree nodes and summaries: stored by digest, shared by all folders and generations. Never decodes a node.
 
 use std::sync::Arc;
 
@@ -7,6 +7,7 @@ use alike_core::tree::{Nodes, NodesError};
 use alike_core::view::{Summaries, Summary};
 use redb::{ReadableTable, Table, WriteTransaction};
 
+use crate::archive::{Blocks, NodeTables};
 use crate::check::is_node;
 use crate::error::{Fault, StoreError};
 use crate::schema::{NODES, SUMMARIES};
@@ -24,11 +25,11 @@ pub(crate) fn put_nodes(tx: &WriteTransaction, nodes: &[(Digest, Arc<[u8]>)]) ->
 
 /// Writes the summaries that are not there yet, in key order; their content trees must be there.
 pub(crate) fn put_summaries(tx: &WriteTransaction, summaries: &[(Digest, Summary)]) -> Result<(), Fault> {
-    let nodes = tx.open_table(NODES)?;
+    let nodes = NodeTables::open(tx, &Blocks::default())?;
     let mut table = tx.open_table(SUMMARIES)?;
     let mut buffer = Vec::new();
     for (digest, summary) in by_digest(summaries) {
-        must_exist(&nodes, &summary.root)?;
+        nodes.must_exist(&summary.root)?;
         value::encode_into(summary, &mut buffer);
         put_new(&mut table, digest, &buffer)?;
     }
@@ -53,21 +54,18 @@ fn put_new(
     Ok(())
 }
 
-/// Refuses a commit that would name a tree which is not there.
-pub(crate) fn must_exist(
-    nodes: &impl ReadableTable<&'static [u8; 32], &'static [u8]>,
-    digest: &Digest,
-) -> Result<(), Fault> {
-    match nodes.get(&digest.0)? {
-        Some(_) => Ok(()),
-        None => Err(Fault::MissingTree(*digest)),
-    }
-}
-
 impl Snapshot {
     /// Is this tree node here?
     pub fn has_node(&self, digest: &Digest) -> Result<bool, StoreError> {
-        self.run(|| Ok(self.nodes.get(&digest.0)?.is_some()))
+        self.run(|| Ok(self.nodes.get(&digest.0)?.is_some() || self.archived_node(digest)?.is_some()))
+    }
+
+    /// The bytes that are kept of a node, damaged or not.
+    pub(crate) fn any_node(&self, digest: &Digest) -> Result<Option<Vec<u8>>, Fault> {
+        match self.nodes.get(&digest.0)? {
+            Some(bytes) => Ok(Some(bytes.value().to_vec())),
+            None => self.archived_node(digest),
+        }
     }
 }
 
@@ -75,7 +73,7 @@ impl Nodes for Snapshot {
     fn node(&self, digest: &Digest) -> Result<Option<Arc<[u8]>>, NodesError> {
         self.run(|| {
             let Some(bytes) = self.nodes.get(&digest.0)? else {
-                return Ok(None);
+                return Ok(self.archived_node(digest)?.map(Arc::from));
             };
             // A damaged node would be taken for what somebody wrote, and go on to other devices.
             if !is_node(digest, bytes.value()) {

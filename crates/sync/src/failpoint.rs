@@ -139,6 +139,7 @@ mod armed {
         "gc.copies",
         "gc.forget",
         "gc.nodes",
+        "gc.archive",
         "gc.compact",
         "gc.end",
         // The engine's own life.

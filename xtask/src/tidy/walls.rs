@@ -24,7 +24,15 @@ const WALLS: &[Wall] = &[
     },
     Wall {
         package: "alike-store",
-        normal: Some(&["alike-core", "redb", "postcard", "rustix", "serde", "thiserror"]),
+        normal: Some(&[
+            "alike-core",
+            "lz4_flex",
+            "redb",
+            "postcard",
+            "rustix",
+            "serde",
+            "thiserror",
+        ]),
         dev: Some(&["proptest", "tempfile"]),
         never: &[],
     },

@@ -109,7 +109,7 @@ impl Store {
     ) -> Result<(Option<[u8; 32]>, u64, u64), StoreError> {
         let mut ages: HashMap<u32, u64> = HashMap::new();
         self.write_anyway(|tx| {
-            mark_in(tx, alone, marks)?;
+            mark_in(tx, &self.blocks, alone, marks)?;
             let mut table = tx.open_table(PACKED)?;
             // Nobody finds out now that a content is here.
             let state = packs.state();

@@ -205,7 +205,8 @@ fn what_anything_reaches_stays_and_the_rest_goes() {
         Some(seed) => seed..seed + 1,
         None => 0..number("ALIKE_CASES").unwrap_or(12),
     };
-    for seed in seeds {
+    let mut archived = 0;
+    for seed in seeds.clone() {
         println!("ALIKE_SEED={seed}");
         let mut random = Lcg(seed);
         let fixture = fixture();
@@ -216,11 +217,12 @@ fn what_anything_reaches_stays_and_the_rest_goes() {
         // State trees.
         let mut seen: BTreeSet<Digest> = BTreeSet::new();
         let mut gc: Option<(Marks, Sweep)> = None;
+        let mut archiving = Archiving::in_blocks_of(300, 4_000);
         // A merge that has looked at the database, and will commit on that.
         let mut merging: Option<(Lease, FolderKey, Commit)> = None;
         for step in 0..60 {
             let folder = folders[random.below(2)];
-            match random.below(8) {
+            match random.below(11) {
                 0..=2 => {
                     let n = numbers.get_mut(&folder).unwrap();
                     *n += 1;
@@ -249,6 +251,14 @@ fn what_anything_reaches_stays_and_the_rest_goes() {
                     let newest = fixture.see().generations(folder, 1).unwrap();
                     store.drop_generations(folder, &some).unwrap();
                     assert_eq!(fixture.see().generations(folder, 1).unwrap(), newest);
+                }
+                // In the middle of everything else.
+                8..=10 => {
+                    store.archive(&mut archiving).unwrap();
+                    if archiving.is_done() {
+                        archived += archiving.moved;
+                        archiving = Archiving::in_blocks_of(300, 4_000);
+                    }
                 }
                 _ => {
                     let (mut marks, mut sweep) = gc.take().unwrap_or_else(|| {
@@ -287,6 +297,7 @@ fn what_anything_reaches_stays_and_the_rest_goes() {
             assert_eq!(marks.has_node(digest), kept.contains(digest), "{digest}");
         }
     }
+    assert!(archived > 0 || seeds.count() == 1, "some of them are archived");
 }
 
 #[test]

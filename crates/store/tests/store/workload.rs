@@ -32,6 +32,11 @@ pub(crate) struct Workload {
     /// A gc that is not over.
     marks: Option<Marks>,
     sweep: Option<Sweep>,
+    archiving: Archiving,
+}
+
+fn archiving() -> Archiving {
+    Archiving::in_blocks_of(200, 4_000)
 }
 
 impl Workload {
@@ -45,6 +50,7 @@ impl Workload {
             states: BTreeSet::new(),
             marks: None,
             sweep: None,
+            archiving: archiving(),
         }
     }
 
@@ -63,7 +69,7 @@ impl Workload {
             return Ok(());
         };
         let n = self.random.below(4) as u8;
-        match self.random.below(24) {
+        match self.random.below(26) {
             0 | 1 if self.folders.len() < 4 => {
                 let n = self.number();
                 self.folders.push(store.add_folder(new_folder(n))?.key);
@@ -118,6 +124,12 @@ impl Workload {
                     (self.sweep, self.marks) = (Some(sweep), Some(marks));
                 }
                 done
+            }
+            15 | 16 => {
+                if self.archiving.is_done() {
+                    self.archiving = archiving();
+                }
+                store.archive(&mut self.archiving)
             }
             _ => {
                 let commit = self.commit();

@@ -363,6 +363,7 @@ impl History {
             unnamed,
             patience: Duration::ZERO,
             nodes: Sweep::in_steps_of(7),
+            archive: Archiving::in_blocks_of(300, 4_000),
             reached: &mut reached,
         };
         let result = work.run(wanted, false);

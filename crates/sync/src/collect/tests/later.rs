@@ -33,6 +33,7 @@ fn collect_in(
         unnamed: u64::MAX,
         patience: Duration::ZERO,
         nodes: Sweep::default(),
+        archive: Archiving::in_blocks_of(300, 4_000),
         reached,
     };
     let asked = Wanted::Asked {
@@ -152,6 +153,7 @@ fn is_copy_there(spoil: impl FnOnce(&World) -> Option<fs::File>) -> bool {
             unnamed: u64::MAX,
             patience: Duration::ZERO,
             nodes: Sweep::default(),
+            archive: Archiving::in_blocks_of(300, 4_000),
             reached: &mut |_| Ok(()),
         }
         .run(&[(folder.key, policy)], dry)
