@@ -92,7 +92,8 @@ pub(super) fn find(bin: &Path, wanted: &[String]) -> Result<Vec<Box<dyn Peer>>> 
         }
     }
     if !wanted.is_empty() {
-        let is_wanted = |peer: &dyn Peer| wanted.iter().any(|w| peer.name().starts_with(w.as_str()));
+        let begins = |name: &str, with: &str| name.to_lowercase().starts_with(&with.to_lowercase());
+        let is_wanted = |peer: &dyn Peer| wanted.iter().any(|w| begins(peer.name(), w));
         all.retain(|peer| peer.name() == ALIKE || is_wanted(peer.as_ref()));
         ensure!(
             all.len() > 1 || wanted.iter().any(|w| w == ALIKE),
