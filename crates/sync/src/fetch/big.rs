@@ -258,6 +258,8 @@ async fn pieces(
     wanted.reverse();
     let mut dead: HashSet<usize> = HashSet::new();
     let mut tasks: JoinSet<Answer> = JoinSet::new();
+    // More arrives while what has is made durable.
+    let mut noting = Noting::new();
     let mut unnoted = 0;
     let mut turn = 0;
     loop {
@@ -288,9 +290,9 @@ async fn pieces(
             arrived(have.add(first, end));
             unnoted += end - first;
         }
-        if unnoted * GROUP >= NOTE_EVERY {
+        if unnoted * GROUP >= NOTE_EVERY && all_noted(&mut noting)? {
             unnoted = 0;
-            note(place, name, &file, &have).await?;
+            note(&mut noting, place, name, &file, &have)?;
         }
         if let Ok(true) = got {
             continue;
@@ -303,8 +305,11 @@ async fn pieces(
         wanted.extend((!rest.is_empty()).then_some(rest));
     }
     let complete = wanted.is_empty();
+    // What is whole needs no notes, but nobody writes any behind its back.
+    end_noting(&mut noting).await?;
     if !complete && unnoted > 0 {
-        note(place, name, &file, &have).await?;
+        note(&mut noting, place, name, &file, &have)?;
+        end_noting(&mut noting).await?;
     }
     Ok(complete)
 }
@@ -369,15 +374,22 @@ fn read_notes(place: &Place, name: &[u8]) -> Vec<u8> {
     notes
 }
 
-/// Makes the pieces durable, then says which they are: never the other way round.
-async fn note(place: &Arc<Place>, name: &[u8], file: &std::fs::File, have: &Have) -> std::io::Result<()> {
+/// Begins to make the pieces durable, and then to say which they are: never the other way round. One at a time.
+fn note(
+    noting: &mut Noting,
+    place: &Arc<Place>,
+    name: &[u8],
+    file: &std::fs::File,
+    have: &Have,
+) -> std::io::Result<()> {
+    // What arrives from now on is not in it: it may not be durable when this is done.
     let (place, name, file, have) = (
         place.clone(),
         notes_name(name),
         file.try_clone()?,
         have.notes().to_vec(),
     );
-    let work = move || {
+    noting.spawn_blocking(move || {
         file.sync_data()?;
         point("fetch.big.note");
         let mut notes = place.root.temp_named(&name, true)?;
@@ -385,8 +397,23 @@ async fn note(place: &Arc<Place>, name: &[u8], file: &std::fs::File, have: &Have
         notes.write_all(&have)?;
         point("fetch.big.noted");
         Ok(())
-    };
-    tokio::task::spawn_blocking(work)
-        .await
-        .map_err(std::io::Error::other)?
+    });
+    Ok(())
+}
+
+type Noting = JoinSet<std::io::Result<()>>;
+
+/// Has what was begun to be noted been noted?
+fn all_noted(noting: &mut Noting) -> std::io::Result<bool> {
+    while let Some(noted) = noting.try_join_next() {
+        noted.map_err(std::io::Error::other)??;
+    }
+    Ok(noting.is_empty())
+}
+
+async fn end_noting(noting: &mut Noting) -> std::io::Result<()> {
+    while let Some(noted) = noting.join_next().await {
+        noted.map_err(std::io::Error::other)??;
+    }
+    Ok(())
 }

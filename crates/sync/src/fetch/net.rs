@@ -29,8 +29,10 @@ use crate::wire::{self, WireError};
 
 /// Most bytes of new tree nodes taken in one pull (a folder of about 20 million files).
 const MAX_STATE: usize = 2 << 30;
-/// Chunks of a range waiting between the wire and the disk.
-const CHUNKS: usize = 32;
+/// Chunks of a range that are handed over at once at most: a chunk is what one datagram brought.
+const CHUNKS: usize = 128;
+/// So often handed over, and waiting between the wire and the disk.
+const WAITING: usize = 16;
 
 /// The nodes of a peer's state that this device lacks.
 pub(crate) type NewNodes = HashMap<Digest, Arc<[u8]>>;
@@ -228,11 +230,12 @@ pub(crate) async fn ranges(
     let Some(mut recv) = ask(connection, &request).await? else {
         return Ok(false);
     };
-    let (chunks, ready) = mpsc::channel::<Bytes>(CHUNKS);
+    let (chunks, ready) = mpsc::channel::<Vec<Bytes>>(WAITING);
     // Verifying and writing stay off the network's threads: a receiver that mixes them starves QUIC.
     let decode = tokio::task::spawn_blocking(move || {
         let mut reader = FromWire {
             chunk: Bytes::new(),
+            chunks: Vec::new().into_iter(),
             ready,
         };
         let mut there = Vec::new();
@@ -251,15 +254,21 @@ pub(crate) async fn ranges(
     }
 }
 
-/// Passes a stream's bytes on, up to its end or to that of the one who takes them.
-async fn pass_on(recv: &mut RecvStream, chunks: mpsc::Sender<Bytes>, place: &Place) -> Result<(), WireError> {
-    while let Some(chunk) =
-        wire::in_time(async { recv.read_chunk(64 << 10).await.map_err(WireError::lost) }).await?
-    {
-        place
-            .traffic
-            .received
-            .fetch_add(chunk.len() as u64, Ordering::Relaxed);
+/// Passes a stream's bytes on, up to its end or to that of the one who takes them: all that is there at once, for
+/// waking him costs more than a chunk.
+async fn pass_on(
+    recv: &mut RecvStream,
+    chunks: mpsc::Sender<Vec<Bytes>>,
+    place: &Place,
+) -> Result<(), WireError> {
+    let mut some = [const { Bytes::new() }; CHUNKS];
+    let mut read = async || {
+        let read = recv.read_many_chunks(&mut some).await.map_err(WireError::lost)?;
+        Ok(read.map(|n| some[..n].iter_mut().map(std::mem::take).collect::<Vec<_>>()))
+    };
+    while let Some(chunk) = wire::in_time(read()).await? {
+        let bytes: usize = chunk.iter().map(Bytes::len).sum();
+        place.traffic.received.fetch_add(bytes as u64, Ordering::Relaxed);
         if chunks.send(chunk).await.is_err() {
             break;
         }
@@ -298,15 +307,19 @@ pub(crate) async fn have(
 /// A blocking reader over chunks from the wire.
 struct FromWire {
     chunk: Bytes,
-    ready: mpsc::Receiver<Bytes>,
+    chunks: std::vec::IntoIter<Bytes>,
+    ready: mpsc::Receiver<Vec<Bytes>>,
 }
 
 impl io::Read for FromWire {
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
         while self.chunk.is_empty() {
-            match self.ready.blocking_recv() {
-                Some(chunk) => self.chunk = chunk,
-                None => return Ok(0),
+            if let Some(chunk) = self.chunks.next() {
+                self.chunk = chunk;
+            } else if let Some(chunks) = self.ready.blocking_recv() {
+                self.chunks = chunks.into_iter();
+            } else {
+                return Ok(0);
             }
         }
         let n = out.len().min(self.chunk.len());
