@@ -1,4 +1,4 @@
-//! The archive: tree nodes that only older generations reach, many to a compressed block. The versions of a directory
+//! The archive: tree nodes that only older generations reached when a collection looked, many to a compressed block. The versions of a directory
 //! differ in an entry or two, so that next to each other they take a fifth. Reading one is slower, nothing else is
 //! different: a node is found here or in the table of nodes, whoever asks. Never decides what is old.
 
@@ -138,6 +138,11 @@ impl Snapshot {
     /// The bytes of an archived node.
     pub(crate) fn archived_node(&self, digest: &Digest) -> Result<Option<Vec<u8>>, Fault> {
         get(&self.archived, &self.archive, &self.blocks, digest)
+    }
+
+    /// Is there a row for an archived node that is called so, or nearly?
+    pub(crate) fn names_archived(&self, digest: &Digest) -> Result<bool, Fault> {
+        Ok(self.archived.get(prefix(digest))?.is_some())
     }
 
     /// Reads every block: how many nodes are archived, and those that cannot be read; of these the first eight bytes of

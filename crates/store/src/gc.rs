@@ -280,6 +280,19 @@ impl Snapshot {
         Ok(marks)
     }
 
+    fn mark_dropped_too(&self, marks: &mut Marks) -> Result<(), StoreError> {
+        self.run(|| {
+            let mut roots = Vec::new();
+            for row in self.dropped.iter()? {
+                roots.extend(Root::of_generation(row?.1.value())?);
+            }
+            marks.walk(
+                (&|d| self.any_node(d), &|d| summary_in(&self.summaries, d)),
+                roots,
+            )
+        })
+    }
+
     /// Was a sweep cut off, or is under way, so that a node that nothing reaches may be there and not all below it?
     pub fn is_half_swept(&self) -> Result<bool, StoreError> {
         self.run(|| Ok(self.meta.get(META_SWEEPING)?.is_some()))
@@ -317,6 +330,10 @@ impl Store {
         sweep: &mut Sweep,
         patience: Duration,
     ) -> Result<bool, StoreError> {
+        if sweep.known.is_none() {
+            // Nearly all that the transaction will have to mark of these, while others go on.
+            self.snapshot()?.mark_dropped_too(marks)?;
+        }
         let Some(alone) = self.alone(patience) else {
             return Ok(false);
         };

@@ -1,7 +1,8 @@
 //! Every table of the database, and its version. Never reads or writes rows beyond making an empty database.
 //!
 //! A path key is `folder (u32, big-endian) ++ directory ++ 0x00 ++ name`; see [`crate::keys`]. A value of bytes
-//! is one version byte and then postcard, except for tree nodes, which are as `alike_core::tree` wrote them.
+//! is one version byte and then postcard, except for tree nodes, which are as `alike_core::tree` wrote them, and blocks
+//! of the archive.
 
 use alike_core::entry::NamedEntry;
 use alike_core::state::StateEntry;

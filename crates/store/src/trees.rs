@@ -60,6 +60,11 @@ impl Snapshot {
         self.run(|| Ok(self.nodes.get(&digest.0)?.is_some() || self.archived_node(digest)?.is_some()))
     }
 
+    /// Is there a row for this tree node, damaged or not? Of an archived one the first eight bytes of the digest say it.
+    pub fn names_node(&self, digest: &Digest) -> Result<bool, StoreError> {
+        self.run(|| Ok(self.nodes.get(&digest.0)?.is_some() || self.names_archived(digest)?))
+    }
+
     /// The bytes that are kept of a node, damaged or not.
     pub(crate) fn any_node(&self, digest: &Digest) -> Result<Option<Vec<u8>>, Fault> {
         match self.nodes.get(&digest.0)? {

@@ -13,10 +13,11 @@ use alike_core::tree::node_digest;
 const FORM: u8 = 1;
 const CHECKSUM: usize = 16;
 /// Most unpacked bytes, and most nodes: what one read costs is bounded, and LZ4 looks back no further than 64 KiB.
-const MAX_BYTES: usize = 128 << 10;
+/// A node that is longer is never archived.
+pub(super) const MAX_BYTES: usize = 128 << 10;
 const MAX_NODES: usize = 4096;
-/// The unpacked bytes of a row that this program wrote are fewer: one node may be longer than [`MAX_BYTES`].
-const SANE: usize = 4 << 20;
+/// The unpacked bytes of a row are fewer: so many, and the lengths of all of them.
+const SANE: usize = 2 * MAX_BYTES;
 
 /// A tree node, and of which tree it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

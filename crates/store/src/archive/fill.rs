@@ -2,6 +2,7 @@
 //! before: it does no harm if a head has come to reach it meanwhile.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
 
 use alike_core::digest::Digest;
 use redb::{ReadableTable, WriteTransaction};
@@ -9,13 +10,16 @@ use redb::{ReadableTable, WriteTransaction};
 use super::block::{self, Node};
 use super::{Blocks, get, prefix};
 use crate::error::{Fault, StoreError};
+use crate::gc::Marks;
 use crate::schema::{ARCHIVE, ARCHIVED, META, META_NEXT_BLOCK, NODES};
 use crate::store::Store;
 
-/// Bytes of a block's row: with its key it fills four pages of the database, and rows of this size get whole pages.
+/// Bytes of a block's row at most, but where a node alone takes more: with its key it fills four pages of the database, and rows of this size get whole pages.
 const ROOM: usize = (16 << 10) - 64;
-/// Bytes of nodes that are gathered at once, about.
+/// Bytes of nodes that are gathered at once, about …
 const GATHERED: u64 = 16 << 20;
+/// … and at most so many times that, where very many begin with the same name: the others wait for the next collection.
+const SPARE: u64 = 2;
 /// Blocks that one transaction writes at most: others wait for it.
 const BLOCKS: usize = 32;
 
@@ -26,6 +30,8 @@ pub struct Archiving {
     gathered: u64,
     /// Which part is next, and of how many; not known before the first.
     part: (u64, Option<u64>),
+    /// What heads reached when it began.
+    live: Option<Arc<Marks>>,
     /// What was gathered and is still to be put into blocks.
     queue: Vec<Old>,
     is_done: bool,
@@ -62,6 +68,7 @@ impl Archiving {
             room,
             gathered,
             part: (0, None),
+            live: None,
             queue: Vec::new(),
             is_done: false,
             moved: 0,
@@ -93,9 +100,10 @@ impl Store {
             return Ok(());
         }
         archiving.moved += self.write(|tx| {
-            let mut moved = 0;
+            // Blocks of this transaction are not kept in memory for others: it may fail.
+            let (blocks, mut moved) = (Blocks::default(), 0);
             for (row, range) in &rows {
-                moved += put(tx, row, &archiving.queue[range.clone()])?;
+                moved += put(tx, &blocks, row, &archiving.queue[range.clone()])?;
             }
             Ok(moved)
         })?;
@@ -106,8 +114,18 @@ impl Store {
     /// Reads the next part of the nodes that no head reaches, sorted so that the versions of a directory are next to each
     /// other.
     fn gather(&self, archiving: &mut Archiving) -> Result<(), StoreError> {
+        if let (part, Some(parts)) = archiving.part
+            && part >= parts
+        {
+            archiving.is_done = true;
+            return Ok(());
+        }
         let snapshot = self.snapshot()?;
-        let live = snapshot.mark_heads()?;
+        let live = match &archiving.live {
+            Some(live) => live.clone(),
+            None => Arc::new(snapshot.mark_heads()?),
+        };
+        archiving.live = Some(live.clone());
         let old = |digest: &Digest| !live.has_node(digest);
         let (part, parts) = match archiving.part {
             (part, Some(parts)) => (part, parts),
@@ -125,17 +143,19 @@ impl Store {
                 (part, bytes.div_ceil(archiving.gathered))
             }
         };
-        if part >= parts {
-            archiving.is_done = true;
-            return Ok(());
-        }
         archiving.part = (part + 1, Some(parts));
+        let mut gathered = 0;
         snapshot.run(|| {
             for row in snapshot.nodes.iter()? {
                 let (key, value) = row?;
                 let (digest, bytes) = (Digest(*key.value()), value.value());
-                if part_of(bytes, parts) != part || !old(&digest) {
+                let is_here = bytes.len() <= block::MAX_BYTES && part_of(bytes, parts) == part;
+                if !is_here || !old(&digest) {
                     continue;
+                }
+                gathered += (bytes.len() + size_of::<Old>()) as u64;
+                if gathered > SPARE * archiving.gathered {
+                    break;
                 }
                 // A damaged one stays where it is looked for.
                 if let Some(node) = Node::of(&digest, bytes) {
@@ -166,7 +186,7 @@ fn part_of(bytes: &[u8], parts: u64) -> u64 {
 }
 
 /// Puts a block, and takes its nodes from where they were. How many?
-fn put(tx: &WriteTransaction, row: &[u8], nodes: &[Old]) -> Result<u64, Fault> {
+fn put(tx: &WriteTransaction, blocks: &Blocks, row: &[u8], nodes: &[Old]) -> Result<u64, Fault> {
     let mut table = tx.open_table(NODES)?;
     let mut archived = tx.open_table(ARCHIVED)?;
     let mut archive = tx.open_table(ARCHIVE)?;
@@ -185,8 +205,7 @@ fn put(tx: &WriteTransaction, row: &[u8], nodes: &[Old]) -> Result<u64, Fault> {
         let taken = archived.get(prefix)?.map(|row| row.value().0);
         if let Some(taken) = taken {
             // Written once more after it was archived; or another one that is called nearly the same, and this one stays.
-            // Blocks of this transaction are not kept in memory: it may fail.
-            if taken == block || get(&archived, &archive, &Blocks::default(), digest)?.is_none() {
+            if taken == block || get(&archived, &archive, blocks, digest)?.is_none() {
                 continue;
             }
         } else {

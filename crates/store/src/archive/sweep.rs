@@ -66,6 +66,15 @@ impl Rest {
     }
 }
 
+/// `None`: it is damaged. It stays, and nothing of it is ever handed out; what is not needed of it must not stop a
+/// collection.
+fn readable(block: Result<Block, Fault>) -> Result<Option<Block>, Fault> {
+    match block {
+        Err(Fault::Corrupt(_)) => Ok(None),
+        block => block.map(Some),
+    }
+}
+
 /// Looks at blocks after `from` until about `look` nodes were looked at or `remove` have gone. Where it ended (`None`: at
 /// the end), how many nodes went, and the bytes that these took.
 pub(crate) fn step(
@@ -88,7 +97,9 @@ pub(crate) fn step(
         if looked >= look || removed as usize >= remove {
             return Ok((Some(numbers[at - 1]), removed, freed));
         }
-        let block = read(&archive, *number)?;
+        let Some(block) = readable(read(&archive, *number))? else {
+            continue;
+        };
         let rest = Rest::of(*number, &block, &archived, marks)?;
         looked += block.len();
         for digest in &rest.gone {
@@ -116,7 +127,9 @@ pub(crate) fn unmarked(snapshot: &Snapshot, marks: &Marks) -> Result<(u64, u64),
     let (mut removed, mut freed) = (0, 0);
     for row in snapshot.archive.iter()? {
         let number = row?.0.value();
-        let block = read(&snapshot.archive, number)?;
+        let Some(block) = readable(read(&snapshot.archive, number))? else {
+            continue;
+        };
         let rest = Rest::of(number, &block, &snapshot.archived, marks)?;
         removed += rest.gone.len() as u64;
         let row = snapshot.archive.get(number)?.map_or(0, |row| row.value().len());

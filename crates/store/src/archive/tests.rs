@@ -43,7 +43,7 @@ fn archived(nodes: &[(Digest, Arc<[u8]>)]) -> (TempDir, Store) {
 }
 
 fn archive(store: &Store) -> u64 {
-    let mut archiving = Archiving::in_blocks_of(1_000, 10_000);
+    let mut archiving = Archiving::in_blocks_of(1_000, 1 << 20);
     while !archiving.is_done() {
         store.archive(&mut archiving).unwrap();
     }
@@ -112,6 +112,53 @@ fn a_block_that_the_disk_has_changed_is_found_and_nothing_of_it_handed_out() {
         }
     }
     assert_eq!(refused, hit);
+    // Who asks whether the damage is still there hears it, and a collection goes on: it takes the others.
+    assert!(damaged.iter().all(|d| see.names_node(d).unwrap()));
+    let mut marks = see.mark(&|_, _| true).unwrap();
+    let foreseen = see.unmarked(&marks).unwrap();
+    let mut sweep = crate::gc::Sweep::default();
+    while !sweep.is_done() {
+        assert!(
+            store
+                .sweep(&mut marks, &mut sweep, std::time::Duration::ZERO)
+                .unwrap()
+        );
+    }
+    assert_eq!((sweep.removed, sweep.freed), foreseen);
+    let see = store.snapshot().unwrap();
+    assert_eq!(see.check_archive().unwrap(), (hit as u64, damaged));
+    assert!(!see.is_half_swept().unwrap());
+}
+
+#[test]
+fn a_node_that_is_too_long_for_a_block_stays_where_it_is() {
+    let link = |n: usize| NamedEntry {
+        name: Name::new(format!("{n:05}").as_bytes()).unwrap(),
+        entry: Entry::Symlink {
+            target: vec![b'x'; 4_000].into(),
+        },
+    };
+    let (mut long, mut short) = (None, None);
+    // A directory of up to 24 entries is one node.
+    for (found, count) in [(&mut long, 40), (&mut short, 2)] {
+        let entries: Vec<_> = (0..count).map(link).collect();
+        let mut leaf = vec![0, count as u8];
+        entries
+            .iter()
+            .for_each(|entry| tree::Item::encode(entry, &mut leaf));
+        let digest = tree::node_digest::<NamedEntry>(&leaf);
+        *found = Some((digest, Arc::<[u8]>::from(leaf)));
+    }
+    let (long, short) = (long.unwrap(), short.unwrap());
+    let mut nodes = versions("a", 0..100);
+    nodes.extend([long.clone(), short.clone()]);
+    let (_dir, store) = archived(&nodes);
+    let see = store.snapshot().unwrap();
+    assert!(long.1.len() > block::MAX_BYTES);
+    assert!(see.nodes.get(&long.0.0).unwrap().is_some());
+    for (digest, bytes) in &nodes {
+        assert_eq!(see.node(digest).unwrap().as_ref(), Some(bytes));
+    }
 }
 
 #[test]

@@ -104,7 +104,7 @@ impl Rotten {
                     part.is_none_or(|part| part.place.is_displaced(&snapshot, &digest))
                 }
                 Thing::Packed(digest) => snapshot.is_packed(&digest)?,
-                Thing::Node(digest) => snapshot.has_node(&digest)?,
+                Thing::Node(digest) => snapshot.names_node(&digest)?,
             };
             if !is_there {
                 self.things().remove(&thing);
