@@ -358,6 +358,34 @@ fn killed_while_it_notes_what_has_arrived_of_a_big_file() {
     }
 }
 
+/// Notes that were left without their file, in whatever way, are not believed of the next one; nor is what notes say of
+/// content that is not there.
+#[test]
+fn notes_of_a_big_file_that_are_wrong_cost_a_second_fetch() {
+    for before in [true, false] {
+        let mut pair = Pair::new();
+        pair.right.kill();
+        pair.right.launch("fetch.big.begin=kill");
+        eventually("it has nothing to do", LONG, || {
+            pair.right.cmd(["wait", "--timeout", "1s"]).code == 0
+        });
+        let big = noise("noted and gone", 3 << 20);
+        let notes = format!(".alike/tmp/big-{}.have", blake3::hash(&big).to_hex());
+        let note = |pair: &Pair| write(pair.right.path(&notes), vec![0xff; 24]);
+        if before {
+            note(&pair);
+        }
+        write(pair.left.path(LEFT).join("noted"), &big);
+        assert!(pair.falls(false), "it was never begun");
+        if !before {
+            note(&pair);
+        }
+        pair.right.start();
+        assert_converged(&[&pair.left, &pair.right]);
+        assert!(fs::read(pair.right.path(LEFT).join("noted")).unwrap() == big);
+    }
+}
+
 /// What people get has none of this in it.
 #[test]
 fn the_normal_binary_has_no_fail_points() {

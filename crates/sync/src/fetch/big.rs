@@ -3,7 +3,7 @@
 //! so that those never wait for a big one.
 
 use std::collections::{HashMap, HashSet};
-use std::io::Write;
+use std::io::{Seek, Write};
 use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -35,7 +35,7 @@ const PAST: &[u8] = b"past-";
 const IN_FLIGHT: usize = 3;
 /// What files are counted in.
 const BLOCK: u64 = 512;
-/// Bytes after which what arrived is made durable and noted.
+/// Bytes after which what arrived is made durable and noted, if what came before is.
 const NOTE_EVERY: u64 = 128 << 20;
 
 /// The big files under way.
@@ -235,6 +235,8 @@ async fn pieces(
     let file = place.root.temp_named(name, true)?;
     let fresh = file.metadata()?.len() != size;
     if fresh {
+        // Those of an earlier one would speak for holes.
+        place.root.remove_temp(&notes_name(name));
         file.set_len(size)?;
     }
     point("fetch.big.begin");
@@ -311,7 +313,27 @@ async fn pieces(
         note(&mut noting, place, name, &file, &have)?;
         end_noting(&mut noting).await?;
     }
+    if complete && noted > 0 && !is_whole(&file, digest).await? {
+        tracing::warn!(folder = %place.row.name, %digest, "what was noted of a big file is not in it: it is fetched anew");
+        place.root.remove_temp(&notes_name(name));
+        place.root.remove_temp(name);
+        return Ok(false);
+    }
     Ok(complete)
+}
+
+/// What arrived in this run was verified as it came; of what came before there is a note, and since then the disk has had it.
+async fn is_whole(file: &std::fs::File, digest: Digest) -> std::io::Result<bool> {
+    let mut file = file.try_clone()?;
+    let work = move || {
+        file.rewind()?;
+        let mut hasher = blake3::Hasher::new();
+        hasher.update_reader(&file)?;
+        Ok(hasher.finalize().as_bytes() == &digest.0)
+    };
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(std::io::Error::other)?
 }
 
 /// Copies what the version that `item` replaces has of this one. Without that all of it is fetched.
