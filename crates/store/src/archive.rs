@@ -1,6 +1,6 @@
-//! The archive: tree nodes that only older generations reached when a collection looked, many to a compressed block. The versions of a directory
-//! differ in an entry or two, so that next to each other they take a fifth. Reading one is slower, nothing else is
-//! different: a node is found here or in the table of nodes, whoever asks. Never decides what is old.
+//! The archive: tree nodes that only older generations reached when a collection looked, many to a compressed block.
+//! The versions of a directory differ in an entry or two, so that next to each other they take a fifth. Reading one is
+//! slower, nothing else is different: a node is found here or in the table of nodes, whoever asks.
 
 mod block;
 mod fill;
@@ -12,14 +12,14 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 
 use alike_core::digest::Digest;
-use redb::{ReadableTable, Table, WriteTransaction};
+use redb::{ReadOnlyTable, ReadTransaction, ReadableTable, Table, WriteTransaction};
 
 pub use fill::Archiving;
 
 use crate::error::{Fault, StoreError};
 use crate::schema::{ARCHIVE, ARCHIVED, NODES};
 use crate::snapshot::Snapshot;
-use block::Block;
+use block::{Block, Node};
 pub(crate) use sweep::{step, unmarked};
 
 /// Blocks that stay unpacked in memory: about 4 MiB.
@@ -57,6 +57,11 @@ impl Blocks {
     }
 }
 
+/// Is this the node of that digest, of a state tree or of a content tree?
+pub(crate) fn is_node(digest: &Digest, bytes: &[u8]) -> bool {
+    Node::of(digest, bytes).is_some()
+}
+
 fn read(archive: &impl ReadableTable<u32, &'static [u8]>, number: u32) -> Result<Block, Fault> {
     let damaged = |why: &str| Fault::Corrupt(format!("block {number} of the archive: {why}"));
     let row = archive.get(number)?.ok_or_else(|| damaged("is missing"))?;
@@ -70,7 +75,7 @@ fn prefix(digest: &Digest) -> u64 {
 
 /// Where tree nodes are, in one transaction.
 pub(crate) struct NodeTables<N, A, B> {
-    nodes: N,
+    pub(crate) nodes: N,
     archived: A,
     archive: B,
     blocks: Blocks,
@@ -82,9 +87,26 @@ type InWrite<'tx> = NodeTables<
     Table<'tx, u32, &'static [u8]>,
 >;
 
+pub(crate) type InSnapshot = NodeTables<
+    ReadOnlyTable<&'static [u8; 32], &'static [u8]>,
+    ReadOnlyTable<u64, (u32, u16)>,
+    ReadOnlyTable<u32, &'static [u8]>,
+>;
+
 impl<'tx> InWrite<'tx> {
     /// Those of a transaction that writes. It must not have opened one of them.
     pub(crate) fn open(tx: &'tx WriteTransaction, blocks: &Blocks) -> Result<Self, Fault> {
+        Ok(NodeTables {
+            nodes: tx.open_table(NODES)?,
+            archived: tx.open_table(ARCHIVED)?,
+            archive: tx.open_table(ARCHIVE)?,
+            blocks: blocks.clone(),
+        })
+    }
+}
+
+impl InSnapshot {
+    pub(crate) fn of(tx: &ReadTransaction, blocks: &Blocks) -> Result<Self, Fault> {
         Ok(NodeTables {
             nodes: tx.open_table(NODES)?,
             archived: tx.open_table(ARCHIVED)?,
@@ -100,19 +122,32 @@ where
     A: ReadableTable<u64, (u32, u16)>,
     B: ReadableTable<u32, &'static [u8]>,
 {
-    /// The bytes of a node.
+    /// The bytes that are kept of a node: of one among the nodes, damaged or not.
     pub(crate) fn get(&self, digest: &Digest) -> Result<Option<Vec<u8>>, Fault> {
         match self.nodes.get(&digest.0)? {
             Some(bytes) => Ok(Some(bytes.value().to_vec())),
-            None => get(&self.archived, &self.archive, &self.blocks, digest),
+            None => self.archived(digest),
         }
+    }
+
+    /// The bytes of an archived node.
+    pub(crate) fn archived(&self, digest: &Digest) -> Result<Option<Vec<u8>>, Fault> {
+        get(&self.archived, &self.archive, &self.blocks, digest)
+    }
+
+    /// Is this node here?
+    pub(crate) fn has(&self, digest: &Digest) -> Result<bool, Fault> {
+        Ok(self.nodes.get(&digest.0)?.is_some() || self.archived(digest)?.is_some())
+    }
+
+    /// Is there a row for this node, damaged or not, or for an archived one that is called nearly so?
+    pub(crate) fn names(&self, digest: &Digest) -> Result<bool, Fault> {
+        Ok(self.nodes.get(&digest.0)?.is_some() || self.archived.get(prefix(digest))?.is_some())
     }
 
     /// Refuses a commit that would name a tree which is not there.
     pub(crate) fn must_exist(&self, digest: &Digest) -> Result<(), Fault> {
-        let here = self.nodes.get(&digest.0)?.is_some()
-            || get(&self.archived, &self.archive, &self.blocks, digest)?.is_some();
-        here.then_some(()).ok_or(Fault::MissingTree(*digest))
+        self.has(digest)?.then_some(()).ok_or(Fault::MissingTree(*digest))
     }
 }
 
@@ -135,22 +170,12 @@ fn get(
 }
 
 impl Snapshot {
-    /// The bytes of an archived node.
-    pub(crate) fn archived_node(&self, digest: &Digest) -> Result<Option<Vec<u8>>, Fault> {
-        get(&self.archived, &self.archive, &self.blocks, digest)
-    }
-
-    /// Is there a row for an archived node that is called so, or nearly?
-    pub(crate) fn names_archived(&self, digest: &Digest) -> Result<bool, Fault> {
-        Ok(self.archived.get(prefix(digest))?.is_some())
-    }
-
     /// Reads every block: how many nodes are archived, and those that cannot be read; of these the first eight bytes of
     /// their digests are known.
     pub(crate) fn check_archive(&self) -> Result<(u64, Vec<Digest>), Fault> {
         let (mut checked, mut damaged) = (0, Vec::new());
         let mut bad = Vec::new();
-        for row in self.archive.iter()? {
+        for row in self.trees.archive.iter()? {
             let (number, row) = row?;
             match Block::decode(row.value()) {
                 Ok(block) => checked += block.len() as u64,
@@ -158,7 +183,7 @@ impl Snapshot {
             }
         }
         if !bad.is_empty() {
-            for row in self.archived.iter()? {
+            for row in self.trees.archived.iter()? {
                 let (prefix, place) = row?;
                 if bad.contains(&place.value().0) {
                     let mut digest = [0; 32];
@@ -173,6 +198,9 @@ impl Snapshot {
     /// How many nodes are archived, and the bytes that their blocks take.
     pub fn archive_len(&self) -> Result<(u64, u64), StoreError> {
         use redb::ReadableTableMetadata as _;
-        self.run(|| Ok((self.archived.len()?, self.archive.stats()?.stored_bytes())))
+        self.run(|| {
+            let archive = self.trees.archive.stats()?;
+            Ok((self.trees.archived.len()?, archive.stored_bytes()))
+        })
     }
 }

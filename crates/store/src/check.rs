@@ -3,10 +3,8 @@
 use std::ops::Bound;
 
 use alike_core::digest::Digest;
-use alike_core::entry::NamedEntry;
-use alike_core::state::StateEntry;
-use alike_core::tree::node_digest;
 
+use crate::archive::is_node;
 use crate::error::StoreError;
 use crate::snapshot::Snapshot;
 
@@ -22,11 +20,6 @@ pub struct NodesChecked {
     pub last: Option<Digest>,
 }
 
-/// Is this the node of that digest, of a state tree or of a content tree?
-pub(crate) fn is_node(digest: &Digest, bytes: &[u8]) -> bool {
-    node_digest::<StateEntry>(bytes) == *digest || node_digest::<NamedEntry>(bytes) == *digest
-}
-
 impl Snapshot {
     /// Compares at most `limit` tree nodes with their digests, those after `after`; with the last of them, all blocks of
     /// the archive with their checksums.
@@ -35,6 +28,7 @@ impl Snapshot {
             let from = after.map_or(Bound::Unbounded, |digest| Bound::Excluded(&digest.0));
             let mut done = NodesChecked::default();
             for row in self
+                .trees
                 .nodes
                 .range::<&[u8; 32]>((from, Bound::Unbounded))?
                 .take(limit)

@@ -28,11 +28,19 @@ impl Snapshot {
 
     /// Marks what the generations reach that were let go of, and those that `goes` names.
     pub fn mark_dropped(&self, goes: &dyn Fn(FolderKey, u64) -> bool) -> Result<Marks, StoreError> {
+        let mut marks = Marks::default();
+        self.mark_dropped_too(&mut marks, goes)?;
+        Ok(marks)
+    }
+
+    /// The same, into marks of other things.
+    pub(crate) fn mark_dropped_too(
+        &self,
+        marks: &mut Marks,
+        goes: &dyn Fn(FolderKey, u64) -> bool,
+    ) -> Result<(), StoreError> {
         self.run(|| {
-            let mut roots = Vec::new();
-            for row in self.dropped.iter()? {
-                roots.extend(Root::of_generation(row?.1.value())?);
-            }
+            let mut roots = dropped_roots(&self.dropped)?;
             for row in self.generations.iter()? {
                 let (key, bytes) = row?;
                 let (folder, number) = key.value();
@@ -40,14 +48,23 @@ impl Snapshot {
                     roots.extend(Root::of_generation(bytes.value())?);
                 }
             }
-            let mut marks = Marks::default();
             marks.walk(
-                (&|d| self.any_node(d), &|d| summary_in(&self.summaries, d)),
+                (&|d| self.trees.get(d), &|d| summary_in(&self.summaries, d)),
                 roots,
-            )?;
-            Ok(marks)
+            )
         })
     }
+}
+
+/// The trees of generations that were let go of.
+pub(crate) fn dropped_roots(
+    dropped: &impl ReadableTable<(u32, u64), &'static [u8]>,
+) -> Result<Vec<Root>, Fault> {
+    let mut roots = Vec::new();
+    for row in dropped.iter()? {
+        roots.extend(Root::of_generation(row?.1.value())?);
+    }
+    Ok(roots)
 }
 
 impl Store {

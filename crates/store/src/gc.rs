@@ -20,6 +20,7 @@ use alike_core::view::Summary;
 use redb::{ReadableTable, ReadableTableMetadata, Table, WriteTransaction};
 
 use crate::archive::{self, Blocks, NodeTables};
+use crate::dropped::dropped_roots;
 use crate::error::{Fault, StoreError};
 use crate::folders::{self, FolderKey};
 use crate::index::{IndexRow, Intent};
@@ -267,7 +268,7 @@ impl Snapshot {
         self.run(|| {
             let (roots, kept) = roots_of(&self.heads, &self.generations, keep, alone)?;
             marks.generations = kept;
-            let node = |digest: &Digest| self.any_node(digest);
+            let node = |digest: &Digest| self.trees.get(digest);
             let summary = |digest: &Digest| summary_in(&self.summaries, digest);
             marks.walk((&node, &summary), roots)
         })
@@ -280,19 +281,6 @@ impl Snapshot {
         Ok(marks)
     }
 
-    fn mark_dropped_too(&self, marks: &mut Marks) -> Result<(), StoreError> {
-        self.run(|| {
-            let mut roots = Vec::new();
-            for row in self.dropped.iter()? {
-                roots.extend(Root::of_generation(row?.1.value())?);
-            }
-            marks.walk(
-                (&|d| self.any_node(d), &|d| summary_in(&self.summaries, d)),
-                roots,
-            )
-        })
-    }
-
     /// Was a sweep cut off, or is under way, so that a node that nothing reaches may be there and not all below it?
     pub fn is_half_swept(&self) -> Result<bool, StoreError> {
         self.run(|| Ok(self.meta.get(META_SWEEPING)?.is_some()))
@@ -302,7 +290,7 @@ impl Snapshot {
     pub fn unmarked(&self, marks: &Marks) -> Result<(u64, u64), StoreError> {
         self.run(|| {
             let (mut rows, mut bytes) = archive::unmarked(self, marks)?;
-            for table in [&self.nodes, &self.summaries] {
+            for table in [&self.trees.nodes, &self.summaries] {
                 for row in table.iter()? {
                     let (key, value) = row?;
                     if !marks.nodes.contains(&Digest(*key.value())) {
@@ -332,7 +320,7 @@ impl Store {
     ) -> Result<bool, StoreError> {
         if sweep.known.is_none() {
             // Nearly all that the transaction will have to mark of these, while others go on.
-            self.snapshot()?.mark_dropped_too(marks)?;
+            self.snapshot()?.mark_dropped_too(marks, &|_, _| false)?;
         }
         let Some(alone) = self.alone(patience) else {
             return Ok(false);
@@ -366,10 +354,7 @@ pub(crate) fn mark_in(
 /// The same for generations that were let go of: their nodes say what else is to go.
 fn mark_dropped_in(tx: &WriteTransaction, blocks: &Blocks, marks: &mut Marks) -> Result<(), Fault> {
     let (nodes, summaries) = (NodeTables::open(tx, blocks)?, tx.open_table(SUMMARIES)?);
-    let mut roots = Vec::new();
-    for row in tx.open_table(DROPPED)?.iter()? {
-        roots.extend(Root::of_generation(row?.1.value())?);
-    }
+    let roots = dropped_roots(&tx.open_table(DROPPED)?)?;
     marks.walk(
         (&|d: &Digest| nodes.get(d), &|d: &Digest| {
             summary_in(&summaries, d)

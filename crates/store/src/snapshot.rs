@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use redb::{Database, ReadOnlyTable, ReadableDatabase};
 
-use crate::archive::Blocks;
+use crate::archive::{Blocks, InSnapshot};
 use crate::error::{Fault, StoreError};
 use crate::schema;
 
@@ -15,10 +15,7 @@ use crate::schema;
 pub struct Snapshot {
     path: Arc<Path>,
     pub(crate) meta: ReadOnlyTable<&'static str, u64>,
-    pub(crate) nodes: ReadOnlyTable<&'static [u8; 32], &'static [u8]>,
-    pub(crate) archived: ReadOnlyTable<u64, (u32, u16)>,
-    pub(crate) archive: ReadOnlyTable<u32, &'static [u8]>,
-    pub(crate) blocks: Blocks,
+    pub(crate) trees: InSnapshot,
     pub(crate) summaries: ReadOnlyTable<&'static [u8; 32], &'static [u8]>,
     pub(crate) folders: ReadOnlyTable<u32, &'static [u8]>,
     pub(crate) heads: ReadOnlyTable<u32, &'static [u8]>,
@@ -41,10 +38,7 @@ impl Snapshot {
         Ok(Snapshot {
             path: path.clone(),
             meta: tx.open_table(schema::META)?,
-            nodes: tx.open_table(schema::NODES)?,
-            archived: tx.open_table(schema::ARCHIVED)?,
-            archive: tx.open_table(schema::ARCHIVE)?,
-            blocks: blocks.clone(),
+            trees: InSnapshot::of(&tx, blocks)?,
             summaries: tx.open_table(schema::SUMMARIES)?,
             folders: tx.open_table(schema::FOLDERS)?,
             heads: tx.open_table(schema::HEADS)?,

@@ -7,8 +7,7 @@ use alike_core::tree::{Nodes, NodesError};
 use alike_core::view::{Summaries, Summary};
 use redb::{ReadableTable, Table, WriteTransaction};
 
-use crate::archive::{Blocks, NodeTables};
-use crate::check::is_node;
+use crate::archive::{Blocks, NodeTables, is_node};
 use crate::error::{Fault, StoreError};
 use crate::schema::{NODES, SUMMARIES};
 use crate::snapshot::Snapshot;
@@ -57,28 +56,20 @@ fn put_new(
 impl Snapshot {
     /// Is this tree node here?
     pub fn has_node(&self, digest: &Digest) -> Result<bool, StoreError> {
-        self.run(|| Ok(self.nodes.get(&digest.0)?.is_some() || self.archived_node(digest)?.is_some()))
+        self.run(|| self.trees.has(digest))
     }
 
     /// Is there a row for this tree node, damaged or not? Of an archived one the first eight bytes of the digest say it.
     pub fn names_node(&self, digest: &Digest) -> Result<bool, StoreError> {
-        self.run(|| Ok(self.nodes.get(&digest.0)?.is_some() || self.names_archived(digest)?))
-    }
-
-    /// The bytes that are kept of a node, damaged or not.
-    pub(crate) fn any_node(&self, digest: &Digest) -> Result<Option<Vec<u8>>, Fault> {
-        match self.nodes.get(&digest.0)? {
-            Some(bytes) => Ok(Some(bytes.value().to_vec())),
-            None => self.archived_node(digest),
-        }
+        self.run(|| self.trees.names(digest))
     }
 }
 
 impl Nodes for Snapshot {
     fn node(&self, digest: &Digest) -> Result<Option<Arc<[u8]>>, NodesError> {
         self.run(|| {
-            let Some(bytes) = self.nodes.get(&digest.0)? else {
-                return Ok(self.archived_node(digest)?.map(Arc::from));
+            let Some(bytes) = self.trees.nodes.get(&digest.0)? else {
+                return Ok(self.trees.archived(digest)?.map(Arc::from));
             };
             // A damaged node would be taken for what somebody wrote, and go on to other devices.
             if !is_node(digest, bytes.value()) {

@@ -1,6 +1,7 @@
 //! Letting go of the past that nobody keeps: generations by the policy, then what only they reached: packed contents,
 //! displaced versions, outboards, tree nodes. Never removes what a head, a kept generation, one that somebody reads, the
-//! index or an intent reaches, but for a displaced version that is packed too, and nothing young that no generation ever had: that may be somebody's only copy of a save.
+//! index or an intent reaches, but for a displaced version that is packed too, and nothing young that no generation ever
+//! had: that may be somebody's only copy of a save.
 //!
 //! Generations that go are remembered until their contents are gone (`alike_store`'s table `dropped`), and their nodes go
 //! last: so that one that is cut off, or finds something that may not be removed now, is ended by the next.
@@ -361,13 +362,12 @@ impl Work<'_> {
 
     /// Packs the nodes that only older generations reach, which then take a fifth. How many?
     fn old_nodes(&mut self) -> Result<u64, Error> {
-        let mut archive = self.archive.clone();
         // They take more for a moment, and nothing depends on it.
-        while !archive.is_done() && self.store.check_room().is_ok() {
+        while !self.archive.is_done() && self.store.check_room().is_ok() {
             self.point("gc.archive")?;
-            self.store.archive(&mut archive)?;
+            self.store.archive(&mut self.archive)?;
         }
-        Ok(archive.moved)
+        Ok(self.archive.moved)
     }
 }
 

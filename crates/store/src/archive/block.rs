@@ -46,6 +46,8 @@ impl<'a> Node<'a> {
 /// Nodes, unpacked.
 #[derive(Debug)]
 pub(super) struct Block {
+    /// Bytes of its row.
+    pub(super) row_len: usize,
     bytes: Vec<u8>,
     /// Of which tree each is, and where in `bytes`.
     nodes: Vec<(bool, std::ops::Range<usize>)>,
@@ -64,10 +66,10 @@ impl Block {
             return Err("it is too long");
         }
         let bytes = lz4_flex::block::decompress(packed, len).map_err(|_| "it cannot be unpacked")?;
-        Block::unpacked(bytes).ok_or("its nodes are not in it")
+        Block::unpacked(bytes, row.len()).ok_or("its nodes are not in it")
     }
 
-    fn unpacked(bytes: Vec<u8>) -> Option<Block> {
+    fn unpacked(bytes: Vec<u8>, row_len: usize) -> Option<Block> {
         let mut reader = Reader(&bytes);
         let count = reader.varint().ok().filter(|n| *n <= MAX_NODES as u64)?;
         let mut lens = Vec::with_capacity(count as usize);
@@ -82,7 +84,11 @@ impl Block {
             nodes.push((is_state, from..to));
             from = to;
         }
-        (from == bytes.len()).then_some(Block { bytes, nodes })
+        (from == bytes.len()).then_some(Block {
+            row_len,
+            bytes,
+            nodes,
+        })
     }
 
     pub(super) fn len(&self) -> usize {
@@ -144,7 +150,7 @@ fn encode(nodes: &[Node<'_>]) -> Vec<u8> {
         );
     }
     nodes.iter().for_each(|node| bytes.extend_from_slice(node.bytes));
-    let len = u32::try_from(bytes.len()).expect("it is a few megabytes at most");
+    let len = u32::try_from(bytes.len()).expect("it is some hundred kilobytes at most");
     let rest = [&len.to_le_bytes()[..], &lz4_flex::block::compress(&bytes)].concat();
     [&[FORM], &Digest::of(&rest).0[..CHECKSUM], &rest].concat()
 }

@@ -2,7 +2,6 @@
 //! before: it does no harm if a head has come to reach it meanwhile.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::sync::Arc;
 
 use alike_core::digest::Digest;
 use redb::{ReadableTable, WriteTransaction};
@@ -24,14 +23,11 @@ const SPARE: u64 = 2;
 const BLOCKS: usize = 32;
 
 /// How far archiving has come.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Archiving {
     room: usize,
     gathered: u64,
-    /// Which part is next, and of how many; not known before the first.
-    part: (u64, Option<u64>),
-    /// What heads reached when it began.
-    live: Option<Arc<Marks>>,
+    begun: Option<Begun>,
     /// What was gathered and is still to be put into blocks.
     queue: Vec<Old>,
     is_done: bool,
@@ -39,7 +35,18 @@ pub struct Archiving {
     pub moved: u64,
 }
 
-#[derive(Clone, Debug)]
+/// What is looked through.
+#[derive(Debug)]
+struct Begun {
+    /// What heads reached then.
+    live: Marks,
+    /// Of so many parts …
+    parts: u64,
+    /// … this is the next.
+    next: u64,
+}
+
+#[derive(Debug)]
 struct Old {
     digest: Digest,
     is_state: bool,
@@ -67,8 +74,7 @@ impl Archiving {
         Archiving {
             room,
             gathered,
-            part: (0, None),
-            live: None,
+            begun: None,
             queue: Vec::new(),
             is_done: false,
             moved: 0,
@@ -84,6 +90,10 @@ impl Archiving {
 impl Store {
     /// One step, of at most one bounded transaction. What does not fill a block stays where it is.
     pub fn archive(&self, archiving: &mut Archiving) -> Result<(), StoreError> {
+        if archiving.begun.is_none() {
+            archiving.begun = Some(self.begin(archiving.gathered)?);
+            return Ok(());
+        }
         if archiving.queue.is_empty() {
             return self.gather(archiving);
         }
@@ -111,55 +121,50 @@ impl Store {
         Ok(())
     }
 
+    /// How much there is that no head reaches, in parts of about so many bytes.
+    fn begin(&self, part: u64) -> Result<Begun, StoreError> {
+        let snapshot = self.snapshot()?;
+        let live = snapshot.mark_heads()?;
+        let mut bytes = 0_u64;
+        snapshot.run(|| {
+            for row in snapshot.trees.nodes.iter()? {
+                let (key, value) = row?;
+                if !live.has_node(&Digest(*key.value())) {
+                    bytes += value.value().len() as u64;
+                }
+            }
+            Ok(())
+        })?;
+        let parts = bytes.div_ceil(part);
+        Ok(Begun { live, parts, next: 0 })
+    }
+
     /// Reads the next part of the nodes that no head reaches, sorted so that the versions of a directory are next to each
     /// other.
     fn gather(&self, archiving: &mut Archiving) -> Result<(), StoreError> {
-        if let (part, Some(parts)) = archiving.part
-            && part >= parts
-        {
+        let begun = archiving.begun.as_mut().expect("it has begun");
+        if begun.next == begun.parts {
             archiving.is_done = true;
             return Ok(());
         }
-        let snapshot = self.snapshot()?;
-        let live = match &archiving.live {
-            Some(live) => live.clone(),
-            None => Arc::new(snapshot.mark_heads()?),
-        };
-        archiving.live = Some(live.clone());
-        let old = |digest: &Digest| !live.has_node(digest);
-        let (part, parts) = match archiving.part {
-            (part, Some(parts)) => (part, parts),
-            (part, None) => {
-                let mut bytes = 0_u64;
-                snapshot.run(|| {
-                    for row in snapshot.nodes.iter()? {
-                        let (key, value) = row?;
-                        if old(&Digest(*key.value())) {
-                            bytes += value.value().len() as u64;
-                        }
-                    }
-                    Ok(())
-                })?;
-                (part, bytes.div_ceil(archiving.gathered))
-            }
-        };
-        archiving.part = (part + 1, Some(parts));
+        let (queue, most) = (&mut archiving.queue, SPARE * archiving.gathered);
         let mut gathered = 0;
+        let snapshot = self.snapshot()?;
         snapshot.run(|| {
-            for row in snapshot.nodes.iter()? {
+            for row in snapshot.trees.nodes.iter()? {
                 let (key, value) = row?;
                 let (digest, bytes) = (Digest(*key.value()), value.value());
-                let is_here = bytes.len() <= block::MAX_BYTES && part_of(bytes, parts) == part;
-                if !is_here || !old(&digest) {
+                let is_here = bytes.len() <= block::MAX_BYTES && part_of(bytes, begun.parts) == begun.next;
+                if !is_here || begun.live.has_node(&digest) {
                     continue;
                 }
                 gathered += (bytes.len() + size_of::<Old>()) as u64;
-                if gathered > SPARE * archiving.gathered {
+                if gathered > most {
                     break;
                 }
                 // A damaged one stays where it is looked for.
                 if let Some(node) = Node::of(&digest, bytes) {
-                    archiving.queue.push(Old {
+                    queue.push(Old {
                         digest,
                         is_state: node.is_state,
                         bytes: bytes.to_vec(),
@@ -168,10 +173,9 @@ impl Store {
             }
             Ok(())
         })?;
+        begun.next += 1;
         // Behind the level and the number of entries, of a byte each, is the first name.
-        archiving
-            .queue
-            .sort_by(|a, b| a.bytes.get(2..).cmp(&b.bytes.get(2..)));
+        queue.sort_by(|a, b| a.bytes.get(2..).cmp(&b.bytes.get(2..)));
         Ok(())
     }
 }
@@ -182,7 +186,7 @@ fn part_of(bytes: &[u8], parts: u64) -> u64 {
     let name = name.and_then(|len| bytes.get(3..3 + len));
     let mut hasher = DefaultHasher::new();
     name.hash(&mut hasher);
-    hasher.finish() % parts.max(1)
+    hasher.finish() % parts
 }
 
 /// Puts a block, and takes its nodes from where they were. How many?

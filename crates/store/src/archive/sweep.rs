@@ -24,7 +24,8 @@ struct Rest {
     live: Vec<(u16, Digest)>,
     live_bytes: usize,
     gone: Vec<Digest>,
-    gone_bytes: usize,
+    /// Bytes that those which go take of the block's row.
+    freed: u64,
     all_bytes: usize,
 }
 
@@ -35,11 +36,12 @@ impl Rest {
         archived: &impl ReadableTable<u64, (u32, u16)>,
         marks: &Marks,
     ) -> Result<Rest, Fault> {
+        let mut gone_bytes = 0;
         let mut rest = Rest {
             live: Vec::new(),
             live_bytes: 0,
             gone: Vec::new(),
-            gone_bytes: 0,
+            freed: 0,
             all_bytes: 0,
         };
         for (at, node) in block.nodes() {
@@ -54,15 +56,11 @@ impl Rest {
                 rest.live_bytes += node.bytes.len();
             } else {
                 rest.gone.push(digest);
-                rest.gone_bytes += node.bytes.len();
+                gone_bytes += node.bytes.len();
             }
         }
+        rest.freed = (block.row_len * gone_bytes / rest.all_bytes.max(1)) as u64;
         Ok(rest)
-    }
-
-    /// What the nodes that go take of a row of so many bytes.
-    fn share(&self, row: usize) -> u64 {
-        (row as u64 * self.gone_bytes as u64) / (self.all_bytes as u64).max(1)
     }
 }
 
@@ -106,8 +104,7 @@ pub(crate) fn step(
             archived.remove(prefix(digest))?;
         }
         removed += rest.gone.len() as u64;
-        let row = archive.get(*number)?.map_or(0, |row| row.value().len());
-        freed += rest.share(row);
+        freed += rest.freed;
         if rest.live_bytes * WORTH >= rest.all_bytes {
             continue;
         }
@@ -125,15 +122,14 @@ pub(crate) fn step(
 /// What a sweep with these marks would remove: nodes, and the bytes that these take.
 pub(crate) fn unmarked(snapshot: &Snapshot, marks: &Marks) -> Result<(u64, u64), Fault> {
     let (mut removed, mut freed) = (0, 0);
-    for row in snapshot.archive.iter()? {
+    for row in snapshot.trees.archive.iter()? {
         let number = row?.0.value();
-        let Some(block) = readable(read(&snapshot.archive, number))? else {
+        let Some(block) = readable(read(&snapshot.trees.archive, number))? else {
             continue;
         };
-        let rest = Rest::of(number, &block, &snapshot.archived, marks)?;
+        let rest = Rest::of(number, &block, &snapshot.trees.archived, marks)?;
         removed += rest.gone.len() as u64;
-        let row = snapshot.archive.get(number)?.map_or(0, |row| row.value().len());
-        freed += rest.share(row);
+        freed += rest.freed;
     }
     Ok((removed, freed))
 }

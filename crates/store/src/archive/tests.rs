@@ -74,7 +74,7 @@ fn of_two_that_are_called_alike_one_stays_among_the_nodes() {
     assert!(archive(&store) > 50);
     let see = store.snapshot().unwrap();
     assert_eq!(see.node(&late).unwrap(), Some(bytes));
-    assert!(see.nodes.get(&late.0).unwrap().is_some());
+    assert!(see.trees.nodes.get(&late.0).unwrap().is_some());
 }
 
 #[test]
@@ -155,7 +155,7 @@ fn a_node_that_is_too_long_for_a_block_stays_where_it_is() {
     let (_dir, store) = archived(&nodes);
     let see = store.snapshot().unwrap();
     assert!(long.1.len() > block::MAX_BYTES);
-    assert!(see.nodes.get(&long.0.0).unwrap().is_some());
+    assert!(see.trees.nodes.get(&long.0.0).unwrap().is_some());
     for (digest, bytes) in &nodes {
         assert_eq!(see.node(digest).unwrap().as_ref(), Some(bytes));
     }
@@ -196,7 +196,7 @@ fn what_is_written_once_more_is_kept_once() {
     assert!(archive(&store) > 50);
     let see = store.snapshot().unwrap();
     assert_eq!(see.archive_len().unwrap(), (rows, bytes));
-    assert!(see.nodes.len().unwrap() < 50);
+    assert!(see.trees.nodes.len().unwrap() < 50);
     for (digest, bytes) in &nodes {
         assert_eq!(see.node(digest).unwrap().as_ref(), Some(bytes));
     }
