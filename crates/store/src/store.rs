@@ -23,7 +23,7 @@ pub const DATABASE: &str = "alike.redb";
 const UNFINISHED: &str = "alike.redb.new";
 
 /// Memory for pages of the database, in bytes; an engine as a whole is to stay below 150 MiB.
-const CACHE: usize = 64 * 1024 * 1024;
+const CACHE: usize = 32 * 1024 * 1024;
 
 /// Room that is left for what must be written when little is left (bytes): several of the largest transactions.
 const RESERVE: u64 = 32 * 1024 * 1024;

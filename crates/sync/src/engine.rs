@@ -35,6 +35,7 @@ use crate::control::Request;
 use crate::endpoint::{self, Admission};
 use crate::error::Error;
 use crate::failpoint::point;
+use crate::memory;
 use crate::pairing::{self, PairError};
 use crate::peer::{self, PeerEvent};
 use crate::serve::Served;
@@ -49,6 +50,9 @@ use waits::Waiter;
 const QUEUE: usize = 256;
 /// Closing may take this long; a peer that is gone is not waited for.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Nothing happened for so long: what was freed is not needed again soon.
+const REST: Duration = Duration::from_secs(3);
 
 /// Pause before a database that failed is opened again.
 const REOPEN: Duration = Duration::from_secs(5);
@@ -244,12 +248,25 @@ async fn run_once(
     if let Some(ready) = ready.take() {
         let _ = ready.send(());
     }
+    // When the last thing happened; `None` since memory was given back.
+    let mut busy = Some(Instant::now());
     while engine.stopping.is_none() && !engine.reopen {
         let due = engine.next_due();
+        let rest = busy.map_or(due, |last| last + REST);
         tokio::select! {
             () = shutdown.as_mut() => break,
-            Some(event) = inbox.recv() => engine.handle(event),
-            Some(event) = peer_inbox.recv() => engine.handle(Event::Peer(event)),
+            Some(event) = inbox.recv() => {
+                busy = Some(Instant::now());
+                engine.handle(event);
+            }
+            Some(event) = peer_inbox.recv() => {
+                busy = Some(Instant::now());
+                engine.handle(Event::Peer(event));
+            }
+            () = tokio::time::sleep_until(rest), if busy.is_some() => {
+                busy = None;
+                tokio::task::spawn_blocking(memory::give_back);
+            }
             () = tokio::time::sleep_until(due) => engine.tick(),
         }
     }

@@ -23,6 +23,7 @@ mod folder;
 mod hash;
 mod hint;
 mod ignore;
+pub mod memory;
 mod named;
 mod outboard;
 mod pairing;
