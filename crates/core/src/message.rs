@@ -9,7 +9,7 @@ use crate::ids::FolderId;
 use crate::subtree::{GROUP, Subtree};
 
 /// The protocol between paired devices.
-pub const ALPN: &[u8] = b"alike/4";
+pub const ALPN: &[u8] = b"alike/5";
 /// The protocol by which a ticket's holder becomes a paired device.
 pub const PAIR_ALPN: &[u8] = b"alike-pair/1";
 
@@ -17,6 +17,8 @@ pub const PAIR_ALPN: &[u8] = b"alike-pair/1";
 pub const MAX_FRAME: usize = 1 << 20;
 /// Longest tree node that is accepted from a peer: 1,024 entries with long names and a few versions each.
 pub const MAX_NODE: usize = 8 << 20;
+/// Longest part of an answer with nodes, before it is compressed.
+pub const MAX_NODES_PART: usize = 2 * MAX_NODE;
 /// Most digests in one request for nodes.
 pub const MAX_NODES: usize = 4096;
 /// Most blobs in one request.
@@ -99,15 +101,58 @@ pub struct Announce {
     pub settled: bool,
 }
 
+/// Tree nodes that are asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Wanted {
+    /// One.
+    Node(Digest),
+    /// Children of one, in order, as [`children`](crate::state::children) has them: whoever has just got it need not name them all.
+    Below {
+        /// Whose.
+        parent: Digest,
+        /// From this one on.
+        first: u32,
+        /// So many; at least one.
+        count: u32,
+    },
+}
+
+impl Wanted {
+    /// How many nodes.
+    pub fn count(&self) -> usize {
+        match self {
+            Wanted::Node(_) => 1,
+            Wanted::Below { count, .. } => *count as usize,
+        }
+    }
+
+    /// The same and `parent`'s child `n`, if that is the next one.
+    pub fn and_next(&self, parent: Digest, n: u32) -> Option<Wanted> {
+        match *self {
+            Wanted::Below {
+                parent: own,
+                first,
+                count,
+            } if own == parent && first.checked_add(count) == Some(n) => Some(Wanted::Below {
+                parent,
+                first,
+                count: count + 1,
+            }),
+            _ => None,
+        }
+    }
+}
+
 /// The first frame of a request stream.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Request {
-    /// State tree nodes; answered in order, each `u32` length (little endian; [`MISSING`]) and bytes.
+    /// State tree nodes; answered in parts of at most [`MAX_NODES_PART`] bytes, compressed, in which they are in order, each
+    /// `u32` length (little endian; [`MISSING`]) and bytes.
     Nodes {
         /// Of which folder.
         folder: FolderId,
-        /// At most [`MAX_NODES`].
-        digests: Vec<Digest>,
+        /// At most [`MAX_NODES`] in all.
+        nodes: Vec<Wanted>,
     },
     /// Small blobs; answered in order, each `u32` length (little endian; [`MISSING`]) and bytes.
     Blobs {
@@ -275,7 +320,16 @@ impl Bounded for Message {
 impl Bounded for Request {
     fn check(&self) -> Result<(), MessageError> {
         match self {
-            Request::Nodes { digests, .. } if digests.len() > MAX_NODES => Err(MessageError::Limit("nodes")),
+            Request::Nodes { nodes, .. } => {
+                let counts = nodes.iter().map(|wanted| wanted.count());
+                if counts.fold(0, usize::saturating_add) > MAX_NODES {
+                    return Err(MessageError::Limit("nodes"));
+                }
+                if nodes.iter().any(|wanted| wanted.count() == 0) {
+                    return Err(MessageError::Malformed);
+                }
+                Ok(())
+            }
             Request::Blobs { digests, .. } if digests.len() > MAX_BLOBS => Err(MessageError::Limit("blobs")),
             Request::Ranges { runs, .. } if runs.len() > MAX_RUNS => Err(MessageError::Limit("runs")),
             Request::Ranges { size, runs, .. } if !are_runs(runs, *size) => Err(MessageError::Malformed),
@@ -304,8 +358,7 @@ impl Bounded for Request {
                 Err(MessageError::Malformed)
             }
             Request::Have { digests, .. } if digests.len() > MAX_HAVE => Err(MessageError::Limit("digests")),
-            Request::Nodes { .. }
-            | Request::Blobs { .. }
+            Request::Blobs { .. }
             | Request::Ranges { .. }
             | Request::Have { .. }
             | Request::Chunks { .. } => Ok(()),
@@ -367,7 +420,7 @@ mod tests {
         let folder = FolderId([7; 16]);
         let request = Request::Nodes {
             folder,
-            digests: vec![Digest::of(b"x"); 3],
+            nodes: vec![Wanted::Node(Digest::of(b"x")); 3],
         };
         let bytes = encode(&request);
         assert_eq!(decode::<Request>(&bytes), Ok(request));

@@ -6,7 +6,7 @@ use crate::digest::Digest;
 use crate::ids::Vector;
 use crate::path::Name;
 use crate::record::{Record, Value};
-use crate::tree::{self, Item, Nodes, TreeError};
+use crate::tree::{self, Item, Node, Nodes, TreeError};
 
 /// Most records with one home; more are refused as an attack (each is a version in conflict).
 pub const MAX_RECORDS: usize = 1 << 20;
@@ -83,6 +83,14 @@ pub struct State {
     pub root: Option<Digest>,
     /// What has been seen of every replica.
     pub vector: Vector,
+}
+
+/// What a node of the state tree points to, in order: shards, or the directories among a leaf's entries.
+pub fn children(node: &Node<StateEntry>) -> Vec<Digest> {
+    match node {
+        Node::Leaf(entries) => entries.iter().filter_map(|entry| entry.child).collect(),
+        Node::Inner(_, shards) => shards.iter().map(|shard| shard.1).collect(),
+    }
 }
 
 /// The entries of a directory of the state tree; none for `None`.

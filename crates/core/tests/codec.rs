@@ -12,7 +12,7 @@ use alike_core::entry::{Entry, NamedEntry};
 use alike_core::ids::{Dot, FolderId, Hlc, ReplicaId};
 use alike_core::message::{
     self, Announce, Bounded, Hello, MAX_BLOBS, MAX_FRAME, MAX_HAVE, MAX_LABEL, MAX_NODES, MAX_REPLICAS,
-    Message, MessageError, PairReply, PairRequest, Refusal, Request,
+    Message, MessageError, PairReply, PairRequest, Refusal, Request, Wanted,
 };
 use alike_core::path::{MAX_PATH, Name, RelPath};
 use alike_core::record::{ExecMark, MAX_FILE, Record, Value};
@@ -340,13 +340,24 @@ fn message(rng: &mut Rng) -> Message {
     }
 }
 
+fn wanted(rng: &mut Rng) -> Wanted {
+    match rng.below(2) {
+        0 => Wanted::Node(digest(rng)),
+        _ => Wanted::Below {
+            parent: digest(rng),
+            first: rng.below(2000) as u32,
+            count: 1 + rng.below(100) as u32,
+        },
+    }
+}
+
 fn request(rng: &mut Rng) -> Request {
     let folder = folder(rng);
     let count = rng.below(30);
     match rng.below(6) {
         0 => Request::Nodes {
             folder,
-            digests: (0..count).map(|_| digest(rng)).collect(),
+            nodes: (0..count).map(|_| wanted(rng)).collect(),
         },
         1 => Request::Blobs {
             folder,
@@ -402,8 +413,21 @@ fn messages_over_a_limit_are_refused() {
     let is_over = |result: Result<(), MessageError>| matches!(result, Err(MessageError::Limit(_)));
     let request = |request: Request| message::decode::<Request>(&message::encode(&request)).map(drop);
     for (count, over) in [(MAX_NODES, false), (MAX_NODES + 1, true)] {
-        let digests = digests(count);
-        assert_eq!(is_over(request(Request::Nodes { folder, digests })), over);
+        let nodes = digests(count).into_iter().map(Wanted::Node).collect();
+        assert_eq!(is_over(request(Request::Nodes { folder, nodes })), over);
+        let (parent, first) = (Digest::of(b"x"), u32::MAX);
+        let below = |count: usize| Wanted::Below {
+            parent,
+            first,
+            count: count as u32,
+        };
+        let nodes = vec![below(1), below(count - 1)];
+        assert_eq!(is_over(request(Request::Nodes { folder, nodes })), over);
+        let nodes = vec![below(0)];
+        assert_eq!(
+            request(Request::Nodes { folder, nodes }),
+            Err(MessageError::Malformed)
+        );
     }
     for (count, over) in [(MAX_BLOBS, false), (MAX_BLOBS + 1, true)] {
         let digests = digests(count);

@@ -1,10 +1,14 @@
 //! Frames on a stream: a length, then that many bytes, never more than the limit. Never knows what is in them.
 
+mod packed;
+
 use std::time::Duration;
 
 use alike_core::message::{self, Bounded, MAX_FRAME};
 use iroh::endpoint::{RecvStream, SendStream};
 use serde::Serialize;
+
+pub(crate) use packed::{pack, read_part};
 
 /// Why the wire failed. The connection is to be given up.
 #[derive(Debug, thiserror::Error)]

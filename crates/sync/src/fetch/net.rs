@@ -8,10 +8,10 @@ use std::sync::atomic::Ordering;
 
 use alike_core::digest::Digest;
 use alike_core::ids::{FolderId, Vector};
-use alike_core::message::{MAX_NODE, MAX_NODES, MISSING, Request, SMALL_BLOB};
+use alike_core::message::{MAX_NODE, MAX_NODES, MAX_NODES_PART, MISSING, Request, SMALL_BLOB, Wanted};
 use alike_core::path::MAX_DEPTH;
 use alike_core::record::Record;
-use alike_core::state::StateEntry;
+use alike_core::state::{self, StateEntry};
 use alike_core::subtree::GROUP;
 use alike_core::tree::{self, Node, Nodes, Overlay};
 use alike_core::view::Summaries;
@@ -37,6 +37,9 @@ const WAITING: usize = 16;
 /// The nodes of a peer's state that this device lacks.
 pub(crate) type NewNodes = HashMap<Digest, Arc<[u8]>>;
 
+/// A node of a peer's state, and how it can be named by one that is here already: whose child it is, and which one.
+type Named = (Digest, Option<(Digest, u32)>);
+
 /// Walks the peer's state tree from `root`, level by level, fetching what the store lacks. `ours`: the root of this device's.
 pub(crate) async fn state(
     connection: &Connection,
@@ -48,7 +51,7 @@ pub(crate) async fn state(
     let snapshot = store.snapshot().map_err(WireError::lost)?;
     let mut new = NewNodes::new();
     let mut dirs: HashSet<Digest> = root.into_iter().collect();
-    let mut level: Vec<Digest> = root.into_iter().collect();
+    let mut level: Vec<Named> = root.map(|root| (root, None)).into_iter().collect();
     let mut room = MAX_STATE;
     // A node that is here has all below it, unless a collection is half done or was cut off; a directory with a summary
     // even then.
@@ -58,12 +61,12 @@ pub(crate) async fn state(
     loop {
         let mut seen = HashSet::new();
         let (mut missing, mut doubtful) = (Vec::new(), Vec::new());
-        for digest in level {
+        for (digest, below) in level {
             if new.contains_key(&digest) || !seen.insert(digest) {
                 continue;
             }
             if !snapshot.has_node(&digest).map_err(WireError::lost)? {
-                missing.push(digest);
+                missing.push((digest, below));
             } else if half && snapshot.summary(&digest).map_err(WireError::lost)?.is_none() {
                 doubtful.push(digest);
             }
@@ -78,20 +81,17 @@ pub(crate) async fn state(
         }
         level = Vec::new();
         let mut take = |digest: Digest, node: Arc<[u8]>| {
-            match tree::decode::<StateEntry>(&node).map_err(WireError::protocol)? {
-                Node::Leaf(entries) => {
-                    if !entries.iter().all(|entry| is_covered(entry, claimed)) {
-                        return Err(WireError::protocol(
-                            "a write that its author has not claimed to have made",
-                        ));
-                    }
-                    for child in entries.iter().filter_map(|e| e.child) {
-                        dirs.insert(child);
-                        level.push(child);
-                    }
+            let decoded = tree::decode::<StateEntry>(&node).map_err(WireError::protocol)?;
+            let children = state::children(&decoded);
+            if let Node::Leaf(entries) = decoded {
+                if !entries.iter().all(|entry| is_covered(entry, claimed)) {
+                    return Err(WireError::protocol(
+                        "a write that its author has not claimed to have made",
+                    ));
                 }
-                Node::Inner(_, children) => level.extend(children.iter().map(|c| c.1)),
+                dirs.extend(&children);
             }
+            level.extend((0..).zip(children).map(|(n, child)| (child, Some((digest, n)))));
             new.insert(digest, node);
             Ok(())
         };
@@ -100,7 +100,7 @@ pub(crate) async fn state(
             take(digest, node.expect("a snapshot does not change"))?;
         }
         for ask in missing.chunks(MAX_NODES) {
-            for (digest, node) in ask.iter().zip(nodes(connection, folder, ask, &mut room).await?) {
+            for ((digest, _), node) in ask.iter().zip(nodes(connection, folder, ask, &mut room).await?) {
                 take(*digest, node.into())?;
             }
             point("fetch.nodes");
@@ -128,7 +128,7 @@ fn is_covered(entry: &StateEntry, seen: &Vector) -> bool {
 async fn nodes(
     connection: &Connection,
     folder: FolderId,
-    ask: &[Digest],
+    ask: &[Named],
     room: &mut usize,
 ) -> Result<Vec<Vec<u8>>, WireError> {
     let (mut send, mut recv) = connection.open_bi().await.map_err(WireError::lost)?;
@@ -136,30 +136,72 @@ async fn nodes(
         &mut send,
         &Request::Nodes {
             folder,
-            digests: ask.to_vec(),
+            nodes: wanted(ask),
         },
     )
     .await?;
     let _ = send.finish();
     let mut out = Vec::with_capacity(ask.len());
-    for digest in ask {
-        let len = wire::in_time(wire::read_u32(&mut recv)).await?;
-        if len == MISSING {
-            return Err(WireError::lost("the peer no longer has this state"));
+    while out.len() < ask.len() {
+        let part = wire::read_part(&mut recv, MAX_NODES_PART).await?;
+        let mut rest = &part[..];
+        // An empty part would bring nobody further.
+        while out.len() < ask.len() && (!rest.is_empty() || part.is_empty()) {
+            let node = one_node(&mut rest)?;
+            *room = (*room)
+                .checked_sub(node.len())
+                .ok_or_else(|| WireError::protocol("a state that is too large"))?;
+            if tree::node_digest::<StateEntry>(node) != ask[out.len()].0 {
+                return Err(WireError::protocol("a tree node that does not match its digest"));
+            }
+            out.push(node.to_vec());
         }
-        if len as usize > MAX_NODE {
-            return Err(WireError::protocol("a tree node over the limit"));
+        if !rest.is_empty() {
+            return Err(WireError::protocol("more tree nodes than were asked for"));
         }
-        *room = (*room)
-            .checked_sub(len as usize)
-            .ok_or_else(|| WireError::protocol("a state that is too large"))?;
-        let node = wire::in_time(wire::read_vec(&mut recv, len as usize)).await?;
-        if tree::node_digest::<StateEntry>(&node) != *digest {
-            return Err(WireError::protocol("a tree node that does not match its digest"));
-        }
-        out.push(node);
     }
     Ok(out)
+}
+
+/// The request's form of these: children that follow each other are named by their parent.
+fn wanted(ask: &[Named]) -> Vec<Wanted> {
+    let mut wanted: Vec<Wanted> = Vec::new();
+    for (digest, below) in ask {
+        let one = match *below {
+            Some((parent, first)) => {
+                if let Some(last) = wanted.last_mut()
+                    && let Some(more) = last.and_next(parent, first)
+                {
+                    *last = more;
+                    continue;
+                }
+                Wanted::Below {
+                    parent,
+                    first,
+                    count: 1,
+                }
+            }
+            None => Wanted::Node(*digest),
+        };
+        wanted.push(one);
+    }
+    wanted
+}
+
+/// The next node of a part of an answer.
+fn one_node<'a>(rest: &mut &'a [u8]) -> Result<&'a [u8], WireError> {
+    let cut = || WireError::protocol("an answer that ends inside a tree node");
+    let (len, after) = rest.split_first_chunk().ok_or_else(cut)?;
+    let len = u32::from_le_bytes(*len);
+    if len == MISSING {
+        return Err(WireError::lost("the peer no longer has this state"));
+    }
+    if len as usize > MAX_NODE {
+        return Err(WireError::protocol("a tree node over the limit"));
+    }
+    let (node, after) = after.split_at_checked(len as usize).ok_or_else(cut)?;
+    *rest = after;
+    Ok(node)
 }
 
 /// How many blobs of these sizes, from the first one, go into one request of so many blobs and bytes at most. At least one.
@@ -325,5 +367,42 @@ impl io::Read for FromWire {
         let n = out.len().min(self.chunk.len());
         out[..n].copy_from_slice(&self.chunk.split_to(n));
         Ok(n)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn children_that_follow_each_other_are_one_request() {
+        let [a, b, c] = [b"a", b"b", b"c"].map(|name| Digest::of(name));
+        let below = |parent, first, count| Wanted::Below { parent, first, count };
+        let child = |parent, n: u32| (Digest::of(&n.to_le_bytes()), Some((parent, n)));
+        let ask = [
+            (c, None),
+            child(a, 0),
+            child(a, 1),
+            child(a, 3),
+            child(b, 4),
+            child(b, 5),
+        ];
+        let expected = [Wanted::Node(c), below(a, 0, 2), below(a, 3, 1), below(b, 4, 2)];
+        assert_eq!(wanted(&ask), expected);
+        let count: usize = expected.iter().map(Wanted::count).sum();
+        assert_eq!(count, ask.len());
+    }
+
+    #[test]
+    fn a_node_is_taken_whole_or_not_at_all() {
+        let part = [&3u32.to_le_bytes()[..], b"abc", &MISSING.to_le_bytes()].concat();
+        let mut rest = &part[..];
+        assert_eq!(one_node(&mut rest).unwrap(), b"abc");
+        assert!(matches!(one_node(&mut rest), Err(WireError::Lost(_))));
+        for cut in 0..7 {
+            assert!(matches!(one_node(&mut &part[..cut]), Err(WireError::Protocol(_))));
+        }
+        let long = (MAX_NODE as u32 + 1).to_le_bytes();
+        assert!(matches!(one_node(&mut &long[..]), Err(WireError::Protocol(_))));
     }
 }
