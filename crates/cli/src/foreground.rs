@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use alike_sync::config::Config;
 use alike_sync::engine::{self, Options};
-use alike_sync::memory;
 use anyhow::Context as _;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{Notify, oneshot};
@@ -67,7 +66,6 @@ pub(crate) fn run(
 ) -> anyhow::Result<()> {
     #[cfg(feature = "failpoints")]
     crate::failpoints::arm()?;
-    memory::share_heaps();
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
     let runtime = runtime
         .worker_threads(WORKERS)

@@ -23,7 +23,7 @@ mod folder;
 mod hash;
 mod hint;
 mod ignore;
-pub mod memory;
+mod memory;
 mod named;
 mod outboard;
 mod pairing;
