@@ -19,7 +19,7 @@ pub const MAX_FRAME: usize = 1 << 20;
 pub const MAX_NODE: usize = 8 << 20;
 /// Longest part of an answer with nodes, before it is compressed.
 pub const MAX_NODES_PART: usize = 2 * MAX_NODE;
-/// Most digests in one request for nodes.
+/// Most nodes in one request for them.
 pub const MAX_NODES: usize = 4096;
 /// Most blobs in one request.
 pub const MAX_BLOBS: usize = 1024;
@@ -123,22 +123,6 @@ impl Wanted {
         match self {
             Wanted::Node(_) => 1,
             Wanted::Below { count, .. } => *count as usize,
-        }
-    }
-
-    /// The same and `parent`'s child `n`, if that is the next one.
-    pub fn and_next(&self, parent: Digest, n: u32) -> Option<Wanted> {
-        match *self {
-            Wanted::Below {
-                parent: own,
-                first,
-                count,
-            } if own == parent && first.checked_add(count) == Some(n) => Some(Wanted::Below {
-                parent,
-                first,
-                count: count + 1,
-            }),
-            _ => None,
         }
     }
 }
@@ -320,15 +304,13 @@ impl Bounded for Message {
 impl Bounded for Request {
     fn check(&self) -> Result<(), MessageError> {
         match self {
-            Request::Nodes { nodes, .. } => {
-                let counts = nodes.iter().map(|wanted| wanted.count());
-                if counts.fold(0, usize::saturating_add) > MAX_NODES {
-                    return Err(MessageError::Limit("nodes"));
-                }
-                if nodes.iter().any(|wanted| wanted.count() == 0) {
-                    return Err(MessageError::Malformed);
-                }
-                Ok(())
+            Request::Nodes { nodes, .. }
+                if nodes.iter().map(Wanted::count).fold(0, usize::saturating_add) > MAX_NODES =>
+            {
+                Err(MessageError::Limit("nodes"))
+            }
+            Request::Nodes { nodes, .. } if nodes.iter().any(|wanted| wanted.count() == 0) => {
+                Err(MessageError::Malformed)
             }
             Request::Blobs { digests, .. } if digests.len() > MAX_BLOBS => Err(MessageError::Limit("blobs")),
             Request::Ranges { runs, .. } if runs.len() > MAX_RUNS => Err(MessageError::Limit("runs")),
@@ -358,7 +340,8 @@ impl Bounded for Request {
                 Err(MessageError::Malformed)
             }
             Request::Have { digests, .. } if digests.len() > MAX_HAVE => Err(MessageError::Limit("digests")),
-            Request::Blobs { .. }
+            Request::Nodes { .. }
+            | Request::Blobs { .. }
             | Request::Ranges { .. }
             | Request::Have { .. }
             | Request::Chunks { .. } => Ok(()),

@@ -248,27 +248,26 @@ async fn run_once(
     if let Some(ready) = ready.take() {
         let _ = ready.send(());
     }
-    // When the last thing happened; `None` since memory was given back.
-    let mut busy = Some(Instant::now());
+    // When memory is given back, if nothing happens before; `None`: it was.
+    let mut rest = Some(Instant::now() + REST);
     while engine.stopping.is_none() && !engine.reopen {
         let due = engine.next_due();
-        let rest = busy.map_or(due, |last| last + REST);
-        tokio::select! {
+        let event = tokio::select! {
             () = shutdown.as_mut() => break,
-            Some(event) = inbox.recv() => {
-                busy = Some(Instant::now());
-                engine.handle(event);
-            }
-            Some(event) = peer_inbox.recv() => {
-                busy = Some(Instant::now());
-                engine.handle(Event::Peer(event));
-            }
-            () = tokio::time::sleep_until(rest), if busy.is_some() => {
-                busy = None;
+            Some(event) = inbox.recv() => event,
+            Some(event) = peer_inbox.recv() => Event::Peer(event),
+            () = tokio::time::sleep_until(rest.unwrap_or(due)), if rest.is_some() => {
+                rest = None;
                 tokio::task::spawn_blocking(memory::give_back);
+                continue;
             }
-            () = tokio::time::sleep_until(due) => engine.tick(),
-        }
+            () = tokio::time::sleep_until(due) => {
+                engine.tick();
+                continue;
+            }
+        };
+        engine.handle(event);
+        rest = Some(Instant::now() + REST);
     }
     accept.abort();
     point("engine.stopping");

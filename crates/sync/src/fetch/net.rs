@@ -101,7 +101,7 @@ pub(crate) async fn state(
         }
         for ask in missing.chunks(MAX_NODES) {
             for ((digest, _), node) in ask.iter().zip(nodes(connection, folder, ask, &mut room).await?) {
-                take(*digest, node.into())?;
+                take(*digest, node)?;
             }
             point("fetch.nodes");
         }
@@ -130,7 +130,7 @@ async fn nodes(
     folder: FolderId,
     ask: &[Named],
     room: &mut usize,
-) -> Result<Vec<Vec<u8>>, WireError> {
+) -> Result<Vec<Arc<[u8]>>, WireError> {
     let (mut send, mut recv) = connection.open_bi().await.map_err(WireError::lost)?;
     wire::send(
         &mut send,
@@ -142,23 +142,24 @@ async fn nodes(
     .await?;
     let _ = send.finish();
     let mut out = Vec::with_capacity(ask.len());
-    while out.len() < ask.len() {
-        let part = wire::read_part(&mut recv, MAX_NODES_PART).await?;
-        let mut rest = &part[..];
-        // An empty part would bring nobody further.
-        while out.len() < ask.len() && (!rest.is_empty() || part.is_empty()) {
-            let node = one_node(&mut rest)?;
-            *room = (*room)
-                .checked_sub(node.len())
-                .ok_or_else(|| WireError::protocol("a state that is too large"))?;
-            if tree::node_digest::<StateEntry>(node) != ask[out.len()].0 {
-                return Err(WireError::protocol("a tree node that does not match its digest"));
-            }
-            out.push(node.to_vec());
+    let mut part = Vec::new();
+    let mut rest = &part[..];
+    for (digest, _) in ask {
+        if rest.is_empty() {
+            part = wire::read_part(&mut recv, MAX_NODES_PART).await?;
+            rest = &part;
         }
-        if !rest.is_empty() {
-            return Err(WireError::protocol("more tree nodes than were asked for"));
+        let node = one_node(&mut rest)?;
+        *room = (*room)
+            .checked_sub(node.len())
+            .ok_or_else(|| WireError::protocol("a state that is too large"))?;
+        if tree::node_digest::<StateEntry>(node) != *digest {
+            return Err(WireError::protocol("a tree node that does not match its digest"));
         }
+        out.push(node.into());
+    }
+    if !rest.is_empty() {
+        return Err(WireError::protocol("more tree nodes than were asked for"));
     }
     Ok(out)
 }
@@ -167,23 +168,24 @@ async fn nodes(
 fn wanted(ask: &[Named]) -> Vec<Wanted> {
     let mut wanted: Vec<Wanted> = Vec::new();
     for (digest, below) in ask {
-        let one = match *below {
-            Some((parent, first)) => {
-                if let Some(last) = wanted.last_mut()
-                    && let Some(more) = last.and_next(parent, first)
-                {
-                    *last = more;
-                    continue;
-                }
-                Wanted::Below {
-                    parent,
+        match (*below, wanted.last_mut()) {
+            (
+                Some((parent, n)),
+                Some(Wanted::Below {
+                    parent: last,
                     first,
-                    count: 1,
-                }
+                    count,
+                }),
+            ) if *last == parent && *first + *count == n => {
+                *count += 1;
             }
-            None => Wanted::Node(*digest),
-        };
-        wanted.push(one);
+            (Some((parent, first)), _) => wanted.push(Wanted::Below {
+                parent,
+                first,
+                count: 1,
+            }),
+            (None, _) => wanted.push(Wanted::Node(*digest)),
+        }
     }
     wanted
 }

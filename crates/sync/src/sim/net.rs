@@ -7,8 +7,8 @@ use std::sync::Arc;
 use alike_core::digest::Digest;
 use alike_core::message::Announce;
 use alike_core::session::Input;
-use alike_core::state::{State, StateEntry};
-use alike_core::tree::{self, Node, Nodes};
+use alike_core::state::{self, State};
+use alike_core::tree::{self, Nodes};
 use tokio::sync::oneshot;
 
 use super::Sim;
@@ -172,10 +172,8 @@ impl Sim {
                 continue;
             }
             let bytes: Arc<[u8]> = theirs.node(&digest).ok()??;
-            match tree::decode::<StateEntry>(&bytes).expect("what a store holds is canonical") {
-                Node::Leaf(entries) => todo.extend(entries.iter().filter_map(|e| e.child)),
-                Node::Inner(_, children) => todo.extend(children.iter().map(|c| c.1)),
-            }
+            let node = tree::decode(&bytes).expect("what a store holds is canonical");
+            todo.extend(state::children(&node));
             new.insert(digest, bytes);
         }
         Some(new)
