@@ -164,6 +164,25 @@ fn rules_of_one_directory_count_there_and_below_and_go_with_it() {
 }
 
 #[test]
+fn rules_of_a_directory_that_comes_are_there_before_what_they_leave_out() {
+    let lab = Lab::new();
+    let mut a = lab.device("laptop");
+    for n in 0..20 {
+        write(a.path(format!("x/deep/{n}.o")), "from before the rules");
+    }
+    write(a.path("x/deep/a.c"), "a");
+    a.start();
+    let ticket = a.share();
+    eventually("it is recorded", LONG, || a.field("files") == 21);
+    write(a.path("x/deep/.syncignore"), "*.o\n");
+    eventually("the rules are recorded", LONG, || a.field("files") == 22);
+    let b = lab.running("desktop");
+    b.ok(b.pair_args(&ticket));
+    settle(&[&a, &b]);
+    assert_eq!(names(&b.path("x/deep")), [".syncignore", "a.c"]);
+}
+
+#[test]
 fn rules_that_go_just_before_their_directory_keep_nobody_waiting() {
     let (_lab, a, b) = paired_in_part(|dir| {
         write(dir.join("x/.syncignore"), "*.o\n");

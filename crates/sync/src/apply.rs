@@ -219,11 +219,15 @@ impl Folder {
         }
         drop((look, look_from));
         point("apply.begin");
-        // Rules come first: what they leave out may be among the rest. A directory comes before what is in it; those
-        // that go are last and deepest first, once their members are gone.
+        // Rules come first, with the directories that they are in: what they leave out may be among the rest. A
+        // directory comes before what is in it; those that go are last and deepest first, once their members are gone.
+        let has_rules = |r: &Ready| r.items().any(|item| is_rules(&item.path));
+        let rules = todo.iter().filter(|(_, ready)| has_rules(ready));
+        let around: HashSet<RelPath> = rules.flat_map(|(_, ready)| ready.item.path.ancestors()).collect();
         let turn = |r: &Ready| match r.item.op {
             Op::Rmdir => (2, usize::MAX - r.item.path.depth()),
-            _ if r.items().any(|item| is_rules(&item.path)) => (0, 0),
+            _ if has_rules(r) => (0, 2 * r.item.path.depth()),
+            _ if around.contains(&r.item.path) => (0, 2 * r.item.path.depth() + 1),
             _ => (1, 0),
         };
         todo.sort_by(|(_, a), (_, b)| (turn(a), &a.item.path).cmp(&(turn(b), &b.item.path)));
