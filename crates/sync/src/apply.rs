@@ -2,9 +2,11 @@
 //! displaces, then MAT. Also the way back after a crash. Never decides what should be there.
 
 mod found;
+mod gather;
 mod recover;
 mod relocate;
 
+pub(crate) use gather::{Planned, Stage, gather};
 pub(crate) use relocate::must_stay;
 
 use std::collections::HashSet;
@@ -12,7 +14,7 @@ use std::collections::HashSet;
 use alike_core::digest::Digest;
 use alike_core::observe::Mat;
 use alike_core::path::RelPath;
-use alike_core::plan::{Op, plan};
+use alike_core::plan::Op;
 use alike_core::record::Value;
 use alike_core::view::Shown;
 use alike_store::{Commit, Fingerprint, IndexRow, Intent, Snapshot};
@@ -20,7 +22,7 @@ use alike_store::{Commit, Fingerprint, IndexRow, Intent, Snapshot};
 use crate::disk::{Expected, MoveError, Root};
 use crate::error::Error;
 use crate::failpoint::{may_fail, point};
-use crate::folder::{Folder, Look, Place, Problem, Why, leaves_out};
+use crate::folder::{Folder, Look, Problem, Why, leaves_out};
 use crate::ignore::{Asker, is_rules};
 
 /// mtimes younger than this may not tell a later change from this one: on a local file system, on others.
@@ -105,15 +107,6 @@ pub(crate) enum Outcome {
     Parked,
 }
 
-/// A batch of planned items and where the next one begins.
-#[derive(Debug, Default)]
-pub(crate) struct Planned {
-    /// HEAD's state tree that it was planned from.
-    pub(crate) root: Option<Digest>,
-    pub(crate) items: Vec<Item>,
-    pub(crate) last: Option<RelPath>,
-}
-
 /// Makes the content of a batch durable.
 pub(crate) fn make_durable<'a>(root: &Root, batch: impl Iterator<Item = &'a Ready>) -> std::io::Result<()> {
     let temps: Vec<&[u8]> = batch.filter_map(|ready| ready.temp.as_deref()).collect();
@@ -123,66 +116,6 @@ pub(crate) fn make_durable<'a>(root: &Root, batch: impl Iterator<Item = &'a Read
     may_fail("apply.sync").and_then(|()| root.sync_temps(&temps))?;
     point("apply.synced");
     Ok(())
-}
-
-/// In which order things are done.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Stage {
-    /// What comes, so that files can move there before they go.
-    Come,
-    /// What goes.
-    Go,
-}
-
-/// Plans the next pending paths after `after`, of one stage or all: at most `limit`, and none in `skip`.
-pub(crate) fn gather(
-    place: &Place,
-    stage: Option<Stage>,
-    after: Option<&RelPath>,
-    limit: usize,
-    skip: &HashSet<RelPath>,
-) -> Result<Planned, Error> {
-    // HEAD may want at another path what was displaced.
-    place.root.keep_left();
-    let snapshot = place.store.snapshot()?;
-    let head = snapshot.head(place.key)?;
-    if !head.scanned {
-        // Before the folder was looked at once, nobody knows what of all this it holds already.
-        return Ok(Planned::default());
-    }
-    let root = head.state.root;
-    let mut look = Look::new(&snapshot, root);
-    let mut rules = place.rules();
-    let mut planned = Planned {
-        root,
-        ..Planned::default()
-    };
-    for (path, bytes) in snapshot.pending(place.key, after, limit)? {
-        planned.last = Some(path.clone());
-        if skip.contains(&path) || place.parked.holds(&path) {
-            continue;
-        }
-        if place.parked.holds_above(&path) {
-            place.parked.park(path, bytes, Why::Below);
-            continue;
-        }
-        let head = look.at(&path)?.cloned();
-        let row = snapshot.index(place.key, &path)?;
-        let op = plan(head.as_ref(), row.as_ref().map(|r| &r.mat));
-        if leaves_out(&mut rules, &path, head.as_ref(), row.as_ref()) {
-            place.parked.park(path, bytes, Why::Ignored);
-            continue;
-        }
-        let own = match op {
-            Op::Remove | Op::Rmdir | Op::RmdirThenCreate => Stage::Go,
-            _ => Stage::Come,
-        };
-        if stage.is_some_and(|stage| stage != own) {
-            continue;
-        }
-        planned.items.push(Item { path, op, head, row });
-    }
-    Ok(planned)
 }
 
 impl Folder {

@@ -1,5 +1,6 @@
 //! What the simulation found, each told as short as it can be. Never random.
 
+use std::collections::HashSet;
 use std::rc::Rc;
 
 use alike_core::claim::Claims;
@@ -10,6 +11,7 @@ use tokio::sync::oneshot;
 use super::machine::Machine;
 use super::rng::Rng;
 use super::{CURRENT, Sim};
+use crate::apply::{Stage, gather};
 use crate::folder::{FolderEvent, FolderView};
 
 /// Two machines that run and are not connected.
@@ -267,4 +269,31 @@ fn two_histories_and_changes_that_are_not_seen_are_said_side_by_side() {
         "{:?}",
         said()
     );
+}
+
+/// Directories sort with their siblings, before all that is in any of them. One that came to HEAD after that place was
+/// passed was not made before its files were fetched, and these were thrown away, thousands of them.
+#[test]
+fn a_directory_that_was_passed_is_planned_with_what_is_in_it() {
+    let sim = two(true);
+    sim.put(0, "a/b/f", "one");
+    sim.put(0, "a/b/g", "two");
+    sim.put(0, "x/f", "three");
+    sim.look(0);
+    sim.look(1);
+    sim.merge();
+    let process = sim.process(1).expect("it runs");
+    let plan = |after: &str| -> Vec<String> {
+        let stage = Some(Stage::Come);
+        let planned = gather(&process.place, stage, Some(&rel(after)), 10, &HashSet::new());
+        let items = planned.expect("it is planned").items;
+        items.iter().map(|item| item.path.to_string()).collect()
+    };
+    sim.on(1, || {
+        assert_eq!(plan("A"), ["a", "x", "a/b", "a/b/f", "a/b/g", "x/f"]);
+        assert_eq!(plan("b"), ["x", "a", "a/b", "a/b/f", "a/b/g", "x/f"]);
+        assert_eq!(plan("a/b"), ["a", "a/b", "a/b/f", "a/b/g", "x", "x/f"]);
+    });
+    sim.rest();
+    assert_eq!(sim.machines[1].tree().len(), 6);
 }
