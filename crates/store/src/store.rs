@@ -5,12 +5,14 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::panic::catch_unwind;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, RwLock};
 
 use redb::{Builder, CompactionError, Database, DatabaseError, StorageBackend, WriteTransaction};
 
 use crate::archive::Blocks;
 use crate::error::{Fault, StoreError};
+use crate::latest::Latest;
 use crate::leases::Leases;
 use crate::packs::Packs;
 use crate::refill::refill;
@@ -43,6 +45,8 @@ pub struct Store {
     dir: Option<PathBuf>,
     pub(crate) leases: Leases,
     pub(crate) blocks: Blocks,
+    /// How often something was committed since it was opened.
+    commits: AtomicU64,
     /// `None` if the database is elsewhere.
     pub(crate) packs: Option<Packs>,
 }
@@ -73,6 +77,7 @@ impl Store {
             dir: Some(dir.to_owned()),
             leases: Leases::default(),
             blocks: Blocks::default(),
+            commits: AtomicU64::new(0),
         })
     }
 
@@ -85,6 +90,7 @@ impl Store {
             dir: None,
             leases: Leases::default(),
             blocks: Blocks::default(),
+            commits: AtomicU64::new(0),
             packs: None,
         })
     }
@@ -103,6 +109,16 @@ impl Store {
     /// The database as it is now.
     pub fn snapshot(&self) -> Result<Snapshot, StoreError> {
         self.run(|db| Snapshot::open(db, &self.path, &self.blocks))
+    }
+
+    /// For whoever reads for long, while others commit.
+    pub fn latest(&self) -> Latest<'_> {
+        Latest::new(self)
+    }
+
+    /// How often something was committed since it was opened.
+    pub(crate) fn commits(&self) -> u64 {
+        self.commits.load(Ordering::Acquire)
     }
 
     /// Reads, and says of which database an error is.
@@ -204,6 +220,7 @@ impl Store {
             let tx = db.begin_write()?;
             let done = change(&tx)?;
             tx.commit()?;
+            self.commits.fetch_add(1, Ordering::Release);
             Ok(done)
         })
     }

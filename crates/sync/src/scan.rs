@@ -8,6 +8,7 @@
 mod batch;
 mod gone;
 mod look;
+mod paths;
 mod pool;
 mod run;
 
@@ -19,7 +20,7 @@ use std::path::Path;
 use alike_core::digest::Digest;
 use alike_core::observe::Seen;
 use alike_core::path::RelPath;
-use alike_store::{Fingerprint, FolderKey, IndexRow, Snapshot, StoreError};
+use alike_store::{Fingerprint, FolderKey, IndexRow, Store, StoreError};
 
 use crate::disk::Root;
 use crate::ignore::Ignore;
@@ -108,8 +109,8 @@ pub(crate) enum Found {
 pub(crate) struct Scan<'a> {
     /// The folder's root.
     pub root: &'a Root,
-    /// What the index says.
-    pub snapshot: &'a Snapshot,
+    /// Where the index is: a row is read before what is on the disk there, and compared with that.
+    pub store: &'a Store,
     /// Of which folder.
     pub folder: FolderKey,
     /// Called before a directory is read, so that a watch can be put on it first.

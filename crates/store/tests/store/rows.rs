@@ -319,3 +319,28 @@ fn a_path_that_could_not_be_read_back_is_not_written() {
     let error = fixture.store.commit(fixture.folder, commit).unwrap_err();
     assert!(matches!(error, StoreError::PathLimit { .. }), "{error}");
 }
+
+#[test]
+fn the_latest_snapshot_is_never_older_than_the_question() {
+    let fixture = fixture();
+    let latest = fixture.store.latest();
+    let total = || latest.snapshot().unwrap().pending_total(fixture.folder).unwrap();
+    let old = latest.snapshot().unwrap();
+    assert!(std::sync::Arc::ptr_eq(&old, &latest.snapshot().unwrap()));
+    for n in 1..4 {
+        fixture.commit(Commit {
+            pending_put: vec![(path(b"a"), n)],
+            ..Commit::default()
+        });
+        if n == 2 {
+            latest.let_go();
+        }
+        assert_eq!(total(), (1, n));
+    }
+    assert_eq!(old.pending_total(fixture.folder).unwrap(), (0, 0));
+    latest.let_go();
+    assert!(std::sync::Arc::ptr_eq(
+        &latest.snapshot().unwrap(),
+        &latest.snapshot().unwrap()
+    ));
+}

@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 
 use alike_core::path::RelPath;
 use alike_core::record::Value;
+use alike_store::StoreError;
 use tokio::sync::{oneshot, watch};
 
 use super::{FolderEvent, Inbox, Place};
@@ -418,19 +419,11 @@ impl Scanner {
             return false;
         }
         let mut closed = self.closed.take(&at, full);
+        if let Err(error) = self.spare_closed(&mut closed) {
+            tracing::error!("scan: {error}");
+            return false;
+        }
         let result = {
-            let snapshot = match self.place.store.snapshot() {
-                Ok(snapshot) => snapshot,
-                Err(error) => {
-                    tracing::error!("scan: {error}");
-                    return false;
-                }
-            };
-            let size = |path: &RelPath| match snapshot.index(self.place.key, path) {
-                Ok(Some(row)) => row.mat.value.size(),
-                _ => 0,
-            };
-            self.closed.spare(&mut closed, size, Instant::now());
             let stop = &self.stop;
             let watch = &self.watch;
             let on_dir = |dir: &RelPath| {
@@ -447,7 +440,7 @@ impl Scanner {
             };
             let scan = Scan {
                 root: &self.place.root,
-                snapshot: &snapshot,
+                store: &self.place.store,
                 folder: self.place.key,
                 on_dir: &on_dir,
                 cancelled: &|| stop.load(Ordering::Relaxed),
@@ -509,6 +502,17 @@ impl Scanner {
                 false
             }
         }
+    }
+
+    /// Leaves out of what was closed after writing what is not to be hashed again so soon.
+    fn spare_closed(&mut self, closed: &mut HashSet<RelPath>) -> Result<(), StoreError> {
+        let snapshot = self.place.store.snapshot()?;
+        let size = |path: &RelPath| match snapshot.index(self.place.key, path) {
+            Ok(Some(row)) => row.mat.value.size(),
+            _ => 0,
+        };
+        self.closed.spare(closed, size, Instant::now());
+        Ok(())
     }
 
     /// Waits until the folder's thread has done everything that was sent to it. `false`: it has ended.

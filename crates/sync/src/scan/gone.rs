@@ -40,6 +40,8 @@ impl Run<'_> {
             self.batches.flush();
             ScanError::Root(reason)
         })?;
+        // Before the disk is asked: what the index gets after that may be there.
+        let snapshot = self.scan.store.snapshot()?;
         gone.sort_by(|a, b| a.path().cmp(b.path()));
         let mut ignored = Asker::new(self.scan.ignore, self.scan.root);
         let mut dirs = BTreeSet::new();
@@ -61,7 +63,7 @@ impl Run<'_> {
             let was_dir = was_dir.unwrap_or(is_dir_row(own.as_ref()));
             let mut rows = Vec::new();
             if may_have_rows {
-                rows = self.scan.snapshot.index_below(self.scan.folder, &path)?;
+                rows = snapshot.index_below(self.scan.folder, &path)?;
                 rows.retain(|(below, _)| *below != path);
                 rows.sort_by(|a, b| b.0.cmp(&a.0));
                 if was_dir || !rows.is_empty() {

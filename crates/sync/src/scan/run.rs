@@ -1,14 +1,13 @@
 //! The walk: targets become jobs, directories are compared with the index, files are hashed. Never looks at
 //! one name itself (that is `look`).
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use alike_core::path::{MAX_DEPTH, MAX_PATH, Name, OWN_DIR, PathError, RelPath};
 use alike_core::record::Value;
-use alike_store::{IndexRow, MAX_PACKED};
+use alike_store::{IndexRow, Latest, MAX_PACKED};
 use rustix::io::Errno;
 
 use super::batch::Batches;
@@ -18,10 +17,10 @@ use super::pool::Pool;
 use super::{Found, Scan, ScanError, ScanReport, Target};
 use crate::disk::{Buffer, Content, Dir, Kind, Stat, is_unreadable};
 use crate::failpoint::point;
-use crate::ignore::{Asker, RULES, Rules, Trouble};
+use crate::ignore::{RULES, Rules, Trouble};
 
 /// Members of a directory that are one job; a directory with more is shared by the threads.
-const PART: usize = 512;
+pub(super) const PART: usize = 512;
 /// A file over this many bytes is a job of its own.
 const LONG: u64 = 4 * 1024 * 1024;
 /// Files of about this many bytes are hashed in one job (a few milliseconds); with more of them, threads share.
@@ -32,7 +31,7 @@ const LIST_TRIES: usize = 3;
 /// How far to look into a member that the index knows as the directory it is. Any other directory is looked
 /// through wholly.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Depth {
+pub(super) enum Depth {
     /// Wholly.
     Tree,
     /// Its members.
@@ -42,12 +41,12 @@ enum Depth {
 }
 
 /// A member of a directory, with what the index says.
-struct Member {
-    name: Name,
-    base: Option<IndexRow>,
+pub(super) struct Member {
+    pub(super) name: Name,
+    pub(super) base: Option<IndexRow>,
 }
 
-enum Job {
+pub(super) enum Job {
     /// Some paths in one directory.
     Paths(RelPath, Vec<Target>),
     /// Read a directory; with the rules from above it.
@@ -60,8 +59,9 @@ enum Job {
 
 pub(super) struct Run<'a> {
     pub(super) scan: &'a Scan<'a>,
+    index: Latest<'a>,
     clock: Clock,
-    pool: Pool<Job>,
+    pub(super) pool: Pool<Job>,
     pub(super) batches: Batches<'a>,
     gone: Mutex<Vec<Gone>>,
     error: Mutex<Option<ScanError>>,
@@ -78,6 +78,7 @@ pub(super) fn run(
     scan.root.check_known().map_err(ScanError::Root)?;
     let run = Run {
         scan,
+        index: scan.store.latest(),
         clock: Clock::new(scan.root),
         pool: Pool::new(),
         batches: Batches::new(out),
@@ -116,57 +117,18 @@ pub(super) fn run(
 }
 
 impl Run<'_> {
-    /// Sorts the targets into jobs: one a directory, none within another.
-    fn begin(&self, targets: Vec<Target>) {
-        let trees: BTreeSet<RelPath> = targets
-            .iter()
-            .filter_map(|target| match target {
-                Target::Tree(path) => Some(path.clone()),
-                Target::Path(_) => None,
-            })
-            .collect();
-        let in_tree = |path: &RelPath| path.ancestors().any(|above| trees.contains(&above));
-        let mut by_dir: BTreeMap<RelPath, BTreeSet<Target>> = BTreeMap::new();
-        for target in targets {
-            let (path, depth) = match &target {
-                Target::Path(path) if trees.contains(path) => continue,
-                Target::Path(path) => (path, Depth::Members),
-                Target::Tree(path) => (path, Depth::Tree),
-            };
-            if in_tree(path) {
-                continue;
-            }
-            match path.parent() {
-                Some(dir) => {
-                    by_dir.entry(dir).or_default().insert(target);
-                }
-                None if depth == Depth::Tree => {
-                    self.pool
-                        .push(Job::Dir(RelPath::root(), Depth::Tree, Rules::default()))
-                }
-                None => self
-                    .pool
-                    .push(Job::Dir(RelPath::root(), Depth::Itself, Rules::default())),
-            }
-        }
-        for (dir, targets) in by_dir {
-            let mut targets: Vec<_> = targets.into_iter().collect();
-            while !targets.is_empty() {
-                let rest = targets.split_off(targets.len().min(PART));
-                self.pool.push(Job::Paths(dir.clone(), targets));
-                targets = rest;
-            }
-        }
-    }
-
     fn work(&self, buffer: &mut Buffer, job: Job) {
         if (self.scan.cancelled)() {
             self.pool.stop();
             return;
         }
         self.batches.tick();
+        self.index.let_go();
         let done = match job {
-            Job::Paths(dir, targets) => self.paths(buffer, &dir, targets),
+            Job::Paths(dir, targets) => {
+                let snapshot = self.index.snapshot();
+                (snapshot.map_err(ScanError::from)).and_then(|s| self.paths(buffer, &s, &dir, targets))
+            }
             Job::Dir(dir, depth, above) => self.dir(buffer, &dir, depth, &above),
             Job::Part(dir, depth, rules, members) => match self.scan.root.dir(&dir) {
                 Ok(open) => {
@@ -195,75 +157,11 @@ impl Run<'_> {
         }
     }
 
-    /// Looks at single paths of one directory.
-    fn paths(&self, buffer: &mut Buffer, dir: &RelPath, targets: Vec<Target>) -> Result<(), ScanError> {
-        let spelled = self.scan.root.is_spelled(dir);
-        let open = match spelled.and_then(|spelled| {
-            if spelled {
-                self.scan.root.dir(dir)
-            } else {
-                not_found()
-            }
-        }) {
-            Ok(open) => open,
-            // What is above has changed: that is the news. Perhaps the index knows of that already, and of what was
-            // below it not yet.
-            Err(e) if is_vanished(&e) && !dir.is_root() => {
-                if self.is_known_as_file(dir)? {
-                    for target in targets {
-                        let (Target::Path(path) | Target::Tree(path)) = target;
-                        let row = self.scan.snapshot.index(self.scan.folder, &path)?;
-                        self.gone(Gone::Path(path, row));
-                    }
-                }
-                let (above, _) = dir.split().expect("it is not the root");
-                return self.paths(buffer, &above, vec![Target::Path(dir.clone())]);
-            }
-            Err(e) => {
-                self.no_dir(dir.clone(), &e);
-                return Ok(());
-            }
-        };
-        let above = Asker::new(self.scan.ignore, self.scan.root).above(dir);
-        // Nothing is said of what is in a directory that is left out.
-        let Some(above) = above else { return Ok(()) };
-        let rules = self.rules(&above, dir, &open);
-        for target in targets {
-            let (path, depth) = match target {
-                Target::Path(path) => (path, Depth::Members),
-                Target::Tree(path) => (path, Depth::Tree),
-            };
-            let Some((_, name)) = path.split() else { continue };
-            let base = self.scan.snapshot.index(self.scan.folder, &path)?;
-            match open.other_name(name.as_bytes()) {
-                Ok(None) => self.members(buffer, &open, dir, depth, &rules, vec![Member { name, base }]),
-                // Whatever was said of one name was meant of the other.
-                Ok(Some(other)) => {
-                    self.gone_member(dir, &rules, Member { name, base });
-                    let Ok(name) = Name::new(&other) else { continue };
-                    let base = self.scan.snapshot.index(self.scan.folder, &dir.join(&name))?;
-                    self.members(buffer, &open, dir, depth, &rules, vec![Member { name, base }]);
-                }
-                Err(e) => self.batches.push(look::unreadable(path, &e)),
-            }
-        }
-        Ok(())
-    }
-
-    /// Does the index have a file or link at a path or above it?
-    fn is_known_as_file(&self, path: &RelPath) -> Result<bool, ScanError> {
-        for at in std::iter::once(path.clone()).chain(path.ancestors()) {
-            let row = self.scan.snapshot.index(self.scan.folder, &at)?;
-            if row.is_some_and(|row| row.mat.value != Value::Dir) {
-                return Ok(true);
-            }
-        }
-        Ok(false)
-    }
-
     /// Reads one directory and looks at its members.
     fn dir(&self, buffer: &mut Buffer, dir: &RelPath, depth: Depth, above: &Rules) -> Result<(), ScanError> {
         (self.scan.on_dir)(dir);
+        // Before the directory is read: a row that is newer than that would be gone.
+        let snapshot = self.index.snapshot()?;
         let (open, names) = match self.scan.root.dir(dir).and_then(|open| {
             let names = list(&open)?;
             Ok((open, names))
@@ -276,7 +174,8 @@ impl Run<'_> {
         };
         self.dirs.fetch_add(1, Ordering::Relaxed);
         let names = self.check_names(dir, names);
-        let rows = self.scan.snapshot.index_dir(self.scan.folder, dir)?;
+        let rows = snapshot.index_dir(self.scan.folder, dir)?;
+        drop(snapshot);
         let rules = self.rules(above, dir, &open);
         let mut members = self.join(dir, &rules, names, rows);
         while members.len() > PART {
@@ -288,7 +187,7 @@ impl Run<'_> {
     }
 
     /// The rules in a directory, with what is to say of them.
-    fn rules(&self, above: &Rules, dir: &RelPath, open: &Dir) -> Rules {
+    pub(super) fn rules(&self, above: &Rules, dir: &RelPath, open: &Dir) -> Rules {
         let (rules, trouble) = self.scan.ignore.enter(above, dir, open);
         if let Some(trouble) = trouble {
             let path = dir.join(&Name::new(RULES).expect("it is a name"));
@@ -351,7 +250,7 @@ impl Run<'_> {
     }
 
     /// Looks at members: directories first, so that other threads have something to do.
-    fn members(
+    pub(super) fn members(
         &self,
         buffer: &mut Buffer,
         open: &Dir,
@@ -532,7 +431,7 @@ impl Run<'_> {
         }
     }
 
-    fn gone_member(&self, dir: &RelPath, rules: &Rules, member: Member) {
+    pub(super) fn gone_member(&self, dir: &RelPath, rules: &Rules, member: Member) {
         let path = dir.join(&member.name);
         if !rules.ignores(&path, is_dir_row(member.base.as_ref())) {
             // Without a row of its own there may still be rows below it.
@@ -540,12 +439,12 @@ impl Run<'_> {
         }
     }
 
-    fn gone(&self, gone: Gone) {
+    pub(super) fn gone(&self, gone: Gone) {
         self.gone.lock().expect("not poisoned").push(gone);
     }
 
     /// A directory cannot be read: nothing is known of what is below it.
-    fn no_dir(&self, dir: RelPath, e: &io::Error) {
+    pub(super) fn no_dir(&self, dir: RelPath, e: &io::Error) {
         self.batches.push(if is_vanished(e) {
             Found::Busy(dir)
         } else if Errno::from_io_error(e) == Some(Errno::XDEV) {
@@ -556,16 +455,12 @@ impl Run<'_> {
     }
 }
 
-fn not_found<T>() -> io::Result<T> {
-    Err(Errno::NOENT.into())
-}
-
 pub(super) fn is_dir_row(row: Option<&IndexRow>) -> bool {
     row.is_some_and(|row| row.mat.value == Value::Dir)
 }
 
 /// Is it not a directory (any more)? Then there is no telling what it is.
-fn is_vanished(e: &io::Error) -> bool {
+pub(super) fn is_vanished(e: &io::Error) -> bool {
     matches!(
         Errno::from_io_error(e),
         Some(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::AGAIN)

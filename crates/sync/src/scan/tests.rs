@@ -110,11 +110,10 @@ impl World {
         outboards: Option<&Path>,
     ) -> Result<Outcome, ScanError> {
         self.dirs.lock().unwrap().clear();
-        let snapshot = self.store.snapshot().unwrap();
         let found = Mutex::new(Vec::new());
         let scan = Scan {
             root: &self.f.root,
-            snapshot: &snapshot,
+            store: &self.store,
             folder: self.key,
             on_dir: &|dir| {
                 self.dirs.lock().unwrap().push(dir.clone());

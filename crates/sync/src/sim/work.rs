@@ -88,12 +88,9 @@ impl Sim {
             .inbox
             .borrow_mut()
             .push_back(FolderEvent::ScanBegins(paths));
-        let Ok(snapshot) = process.place.store.snapshot() else {
-            return;
-        };
         let scan = Scan {
             root: &process.place.root,
-            snapshot: &snapshot,
+            store: &process.place.store,
             folder: process.place.key,
             on_dir: &|_| {},
             cancelled: &|| false,
