@@ -2,6 +2,7 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io;
+use std::num::NonZeroU64;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::panic::catch_unwind;
 use std::path::{Path, PathBuf};
@@ -9,6 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, RwLock};
 
 use redb::{Builder, CompactionError, Database, DatabaseError, StorageBackend, WriteTransaction};
+use rustix::fs::{Advice, SeekFrom, fadvise, seek};
 
 use crate::archive::Blocks;
 use crate::error::{Fault, StoreError};
@@ -31,6 +33,11 @@ const CACHE: usize = 32 * 1024 * 1024;
 const RESERVE: u64 = 32 * 1024 * 1024;
 /// … on a small file system this share of it.
 const SMALL_RESERVE: u64 = 4;
+
+/// So much of the database is read ahead at most (bytes): it should fit in memory beside everything else.
+const AHEAD: u64 = 1024 * 1024 * 1024;
+/// In one piece: of a larger one the kernel takes only the beginning.
+const AHEAD_STEP: u64 = 128 * 1024;
 
 /// What files are counted in (bytes).
 const BLOCK: u64 = 512;
@@ -60,6 +67,7 @@ impl Store {
         make_dir(dir)?;
         let path: Arc<Path> = dir.join(DATABASE).into();
         make_database(dir, &path)?;
+        read_ahead(&path);
         // Of some damage redb thinks that it cannot be, and panics.
         let opened = catch_unwind(|| {
             let mut db = prepared(&path, |builder| builder.create(&*path))?;
@@ -257,6 +265,24 @@ fn make_dir(dir: &Path) -> Result<(), StoreError> {
         });
     }
     Ok(())
+}
+
+/// Asks the kernel for the database in the order in which it is on the disk, as far as that is worth it: all of it is
+/// read when it is checked, but page by page in the order of the trees in it.
+fn read_ahead(path: &Path) {
+    let Ok(file) = File::open(path) else { return };
+    let mut at = 0;
+    // Where nothing was written yet, nothing is asked for.
+    while let Ok(from) = seek(&file, SeekFrom::Data(at))
+        && from < AHEAD
+        && let Ok(until) = seek(&file, SeekFrom::Hole(from))
+    {
+        at = until.min(AHEAD);
+        for offset in (from..at).step_by(AHEAD_STEP as usize) {
+            // Best effort: what did not come is read when it is needed.
+            let _ = fadvise(&file, offset, NonZeroU64::new(AHEAD_STEP), Advice::WillNeed);
+        }
+    }
 }
 
 /// A database that is not whole could never be opened: it is made beside its place and put there when it is. The
