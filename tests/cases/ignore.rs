@@ -178,7 +178,7 @@ fn rules_of_a_directory_that_comes_are_there_before_what_they_leave_out() {
     eventually("the rules are recorded", LONG, || a.field("files") == 22);
     let b = lab.running("desktop");
     b.ok(b.pair_args(&ticket));
-    settle(&[&a, &b]);
+    eventually("the rest is there", LONG, || b.path("x/deep/a.c").exists());
     assert_eq!(names(&b.path("x/deep")), [".syncignore", "a.c"]);
 }
 

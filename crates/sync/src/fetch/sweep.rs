@@ -47,7 +47,7 @@ impl Worker {
             let at_most = self.batch_size().await?;
             loop {
                 let skip = big.under_way();
-                let parked = self.place.parked.total();
+                let parkings = self.place.parked.parkings();
                 let Planned { root, items, last } = self.plan(stage, after.take(), at_most, skip).await?;
                 let Some(last) = last.filter(|_| !*self.paused.borrow()) else {
                     break;
@@ -70,7 +70,7 @@ impl Worker {
                 }
                 let small = small::local(&self.place, small, more).await?;
                 pass.later |= small.later + large.later > 0;
-                if self.place.parked.total() != parked {
+                if self.place.parked.parkings() != parkings {
                     // That nobody need wait for it is news.
                     let _ = ask(&self.folder, FolderEvent::Barrier).await;
                 }

@@ -10,6 +10,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use alike_core::path::RelPath;
 
@@ -73,16 +74,26 @@ impl Why {
 /// The parked paths of a folder, with the bytes that would be to fetch. The folder's thread parks, and its puller
 /// what belongs into a parked directory, and leaves them alone.
 #[derive(Debug, Default)]
-pub(crate) struct Parked(Mutex<BTreeMap<RelPath, (u64, Why)>>);
+pub(crate) struct Parked {
+    paths: Mutex<BTreeMap<RelPath, (u64, Why)>>,
+    /// How often something was parked.
+    parkings: AtomicU64,
+}
 
 impl Parked {
     fn paths(&self) -> std::sync::MutexGuard<'_, BTreeMap<RelPath, (u64, Why)>> {
-        self.0.lock().expect("nobody panics with it")
+        self.paths.lock().expect("nobody panics with it")
     }
 
     /// Parks a path for which `bytes` would be to fetch.
     pub(crate) fn park(&self, path: RelPath, bytes: u64, why: Why) {
         self.paths().insert(path, (bytes, why));
+        self.parkings.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How often something was parked: as many as before may be parked after all were released and parked again.
+    pub(crate) fn parkings(&self) -> u64 {
+        self.parkings.load(Ordering::Relaxed)
     }
 
     /// Is it parked?
