@@ -35,6 +35,11 @@ impl Op {
     pub fn needs_content(&self) -> bool {
         matches!(self, Op::Create | Op::Replace | Op::RmdirThenCreate)
     }
+
+    /// Is there a directory afterwards that was not there before?
+    pub fn makes_dir(&self) -> bool {
+        matches!(self, Op::Mkdir | Op::RemoveThenMkdir)
+    }
 }
 
 /// The operation that turns `mat` into `head`.

@@ -338,7 +338,7 @@ impl Folder {
                 if matches!(op, Op::Rmdir | Op::RmdirThenCreate) {
                     self.forget_below(path, commit);
                 }
-                if matches!(op, Op::Mkdir | Op::RemoveThenMkdir) {
+                if op.makes_dir() {
                     // Nobody watches it yet: what its user does there until then is found by looking.
                     self.dirty(path.clone());
                 }

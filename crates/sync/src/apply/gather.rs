@@ -72,7 +72,7 @@ pub(crate) fn gather(
         }
         if own == Stage::Come {
             planner.parents(&path, &mut dirs, &mut planned.items)?;
-            if makes_dir(&item.op) {
+            if item.op.makes_dir() {
                 dirs.insert(path);
             }
         }
@@ -86,10 +86,6 @@ fn stage_of(op: &Op) -> Stage {
         Op::Remove | Op::Rmdir | Op::RmdirThenCreate => Stage::Go,
         _ => Stage::Come,
     }
-}
-
-fn makes_dir(op: &Op) -> bool {
-    matches!(op, Op::Mkdir | Op::RemoveThenMkdir)
 }
 
 struct Planner<'a> {
@@ -143,7 +139,7 @@ impl Planner<'_> {
             missing.push(dir);
         }
         for dir in missing.iter().rev() {
-            items.extend(self.item(dir, 0)?.filter(|item| makes_dir(&item.op)));
+            items.extend(self.item(dir, 0)?.filter(|item| item.op.makes_dir()));
         }
         Ok(())
     }

@@ -62,10 +62,11 @@ impl Run<'_> {
     pub(super) fn paths(
         &self,
         buffer: &mut Buffer,
-        snapshot: &Snapshot,
         dir: &RelPath,
         targets: Vec<Target>,
     ) -> Result<(), ScanError> {
+        // Before anything is looked at.
+        let snapshot = self.index.snapshot()?;
         let spelled = self.scan.root.is_spelled(dir);
         let open = match spelled.and_then(|spelled| {
             if spelled {
@@ -78,7 +79,7 @@ impl Run<'_> {
             // What is above has changed: that is the news. Perhaps the index knows of that already, and of what was
             // below it not yet.
             Err(e) if is_vanished(&e) && !dir.is_root() => {
-                if self.is_known_as_file(snapshot, dir)? {
+                if self.is_known_as_file(&snapshot, dir)? {
                     for target in targets {
                         let (Target::Path(path) | Target::Tree(path)) = target;
                         let row = snapshot.index(self.scan.folder, &path)?;
@@ -86,7 +87,7 @@ impl Run<'_> {
                     }
                 }
                 let (above, _) = dir.split().expect("it is not the root");
-                return self.paths(buffer, snapshot, &above, vec![Target::Path(dir.clone())]);
+                return self.paths(buffer, &above, vec![Target::Path(dir.clone())]);
             }
             Err(e) => {
                 self.no_dir(dir.clone(), &e);

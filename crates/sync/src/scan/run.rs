@@ -59,7 +59,7 @@ pub(super) enum Job {
 
 pub(super) struct Run<'a> {
     pub(super) scan: &'a Scan<'a>,
-    index: Latest<'a>,
+    pub(super) index: Latest<'a>,
     clock: Clock,
     pub(super) pool: Pool<Job>,
     pub(super) batches: Batches<'a>,
@@ -125,10 +125,7 @@ impl Run<'_> {
         self.batches.tick();
         self.index.let_go();
         let done = match job {
-            Job::Paths(dir, targets) => {
-                let snapshot = self.index.snapshot();
-                (snapshot.map_err(ScanError::from)).and_then(|s| self.paths(buffer, &s, &dir, targets))
-            }
+            Job::Paths(dir, targets) => self.paths(buffer, &dir, targets),
             Job::Dir(dir, depth, above) => self.dir(buffer, &dir, depth, &above),
             Job::Part(dir, depth, rules, members) => match self.scan.root.dir(&dir) {
                 Ok(open) => {
