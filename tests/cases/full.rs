@@ -185,6 +185,46 @@ fn a_full_disk_of_the_sending_state_directory() {
     a_full_disk_of_a_state_directory(Side::Sending);
 }
 
+/// There is room when a merge begins, and not for all of it. Nothing else happens in the folder that would find out.
+#[test]
+fn a_merge_that_takes_the_last_byte_is_done_when_there_is_room() {
+    let lab = Lab::new();
+    let Some(disk) = Tmpfs::new(lab.path("disk"), 12 * 1024) else {
+        return;
+    };
+    let (mut a, mut b) = two(&lab);
+    b.home = lab.path("disk/state");
+    many(&a, 20_000);
+    a.start();
+    b.start();
+    // All of it is announced at once.
+    a.ok(["share".as_ref(), a.folder.as_os_str()]);
+    eventually("it is scanned", LONG, || {
+        let out = a.cmd(["status", "--json"]);
+        out.code == 0 && a.log_tail().contains("20000 files in")
+    });
+    // A quarter of a small disk is left for what must be written.
+    let reserve = 3 * MIB;
+    let free = {
+        let fs = rustix::fs::statvfs(lab.path("disk")).unwrap();
+        (fs.f_bavail * fs.f_frsize) as usize
+    };
+    fs::write(lab.path("disk/filler"), vec![1; free - reserve - MIB / 4]).unwrap();
+    pair(&a, &b);
+    eventually("the disk gives out in the middle", LONG, || {
+        b.log_tail().contains("no room left for the database")
+    });
+    fs::remove_file(lab.path("disk/filler")).unwrap();
+    disk.resize(256 * 1024);
+    // It may be about to open its database again.
+    eventually("it goes on", LONG, || {
+        b.cmd(["wait", "--timeout", "10s"]).code == 0
+    });
+    assert_converged(&[&a, &b]);
+    drop(b);
+    drop(disk);
+}
+
 #[test]
 fn a_database_whose_disk_gives_out_in_the_middle_is_opened_again() {
     let lab = Lab::new();

@@ -134,6 +134,11 @@ pub(crate) enum Fault {
 }
 
 impl Fault {
+    /// Does redb do nothing more after this until it is opened again?
+    pub(crate) fn ends_all(&self) -> bool {
+        matches!(self, Fault::Database(e) if matches!(**e, redb::Error::Io(_) | redb::Error::PreviousIo))
+    }
+
     /// The public error, of the database at `path`.
     pub(crate) fn at(self, path: &Path) -> StoreError {
         let path = path.to_owned();

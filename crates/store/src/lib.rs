@@ -14,6 +14,7 @@ mod index;
 mod keys;
 mod latest;
 mod leases;
+mod medium;
 mod packs;
 mod pins;
 mod refill;

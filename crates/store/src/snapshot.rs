@@ -1,19 +1,19 @@
 //! `Snapshot`: one moment of the database, for any number of threads. Never writes. What can be read is in the
 //! modules of the tables.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use redb::{Database, ReadOnlyTable, ReadableDatabase};
 
 use crate::archive::{Blocks, InSnapshot};
 use crate::error::{Fault, StoreError};
+use crate::medium::Medium;
 use crate::schema;
 
 /// One moment of the database. While it lives, pages that were replaced since are not reused: keep it for one
 /// turn, not for ever.
 pub struct Snapshot {
-    path: Arc<Path>,
+    medium: Arc<Medium>,
     pub(crate) meta: ReadOnlyTable<&'static str, u64>,
     pub(crate) trees: InSnapshot,
     pub(crate) summaries: ReadOnlyTable<&'static [u8; 32], &'static [u8]>,
@@ -32,11 +32,11 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    pub(crate) fn open(db: &Database, path: &Arc<Path>, blocks: &Blocks) -> Result<Self, Fault> {
+    pub(crate) fn open(db: &Database, medium: &Arc<Medium>, blocks: &Blocks) -> Result<Self, Fault> {
         // The tables keep the transaction alive.
         let tx = db.begin_read()?;
         Ok(Snapshot {
-            path: path.clone(),
+            medium: medium.clone(),
             meta: tx.open_table(schema::META)?,
             trees: InSnapshot::of(&tx, blocks)?,
             summaries: tx.open_table(schema::SUMMARIES)?,
@@ -57,7 +57,7 @@ impl Snapshot {
 
     /// Reads, and says of which database an error is.
     pub(crate) fn run<T>(&self, read: impl FnOnce() -> Result<T, Fault>) -> Result<T, StoreError> {
-        read().map_err(|fault| fault.at(&self.path))
+        read().map_err(|fault| self.medium.error(fault))
     }
 }
 

@@ -16,6 +16,7 @@ use crate::archive::Blocks;
 use crate::error::{Fault, StoreError};
 use crate::latest::Latest;
 use crate::leases::Leases;
+use crate::medium::Medium;
 use crate::packs::Packs;
 use crate::refill::refill;
 use crate::schema;
@@ -47,7 +48,7 @@ const BLOCK: u64 = 512;
 pub struct Store {
     /// Written to only by [`Store::compact`].
     db: RwLock<Database>,
-    path: Arc<Path>,
+    medium: Arc<Medium>,
     /// The state directory; `None` if the database is elsewhere.
     dir: Option<PathBuf>,
     pub(crate) leases: Leases,
@@ -65,12 +66,12 @@ impl Store {
     /// version.
     pub fn open(dir: &Path) -> Result<Store, StoreError> {
         make_dir(dir)?;
-        let path: Arc<Path> = dir.join(DATABASE).into();
+        let path = dir.join(DATABASE);
         make_database(dir, &path)?;
         read_ahead(&path);
         // Of some damage redb thinks that it cannot be, and panics.
         let opened = catch_unwind(|| {
-            let mut db = prepared(&path, |builder| builder.create(&*path))?;
+            let mut db = prepared(&path, |builder| builder.create(&path))?;
             // What the disk has damaged in here would be taken for what somebody did, and go on to other devices: a path
             // that is spelled wrong is a file that was removed. About a second for a million files.
             db.check_integrity().map_err(|e| Fault::from(e).at(&path))?;
@@ -80,7 +81,7 @@ impl Store {
         let db = opened.unwrap_or_else(nonsense)?;
         Ok(Store {
             db: RwLock::new(db),
-            path,
+            medium: Medium::new(&path),
             packs: Some(Packs::new(dir)),
             dir: Some(dir.to_owned()),
             leases: Leases::default(),
@@ -94,7 +95,7 @@ impl Store {
     pub fn with_backend(backend: impl StorageBackend, path: &Path) -> Result<Store, StoreError> {
         Ok(Store {
             db: RwLock::new(prepared(path, |builder| builder.create_with_backend(backend))?),
-            path: path.into(),
+            medium: Medium::new(path),
             dir: None,
             leases: Leases::default(),
             blocks: Blocks::default(),
@@ -111,12 +112,18 @@ impl Store {
 
     /// The database's file.
     pub fn path(&self) -> &Path {
-        &self.path
+        self.medium.path()
+    }
+
+    /// `hear` is called, by whoever meets it, when the medium of the database has failed: nothing works any more until the
+    /// store is opened again. Once for a store; it must not ask the store anything.
+    pub fn on_failure(&self, hear: impl Fn() + Send + Sync + 'static) {
+        self.medium.on_failure(hear);
     }
 
     /// The database as it is now.
     pub fn snapshot(&self) -> Result<Snapshot, StoreError> {
-        self.run(|db| Snapshot::open(db, &self.path, &self.blocks))
+        self.run(|db| Snapshot::open(db, &self.medium, &self.blocks))
     }
 
     /// For whoever reads for long, while others commit.
@@ -132,7 +139,7 @@ impl Store {
     /// Reads, and says of which database an error is.
     pub(crate) fn run<T>(&self, read: impl FnOnce(&Database) -> Result<T, Fault>) -> Result<T, StoreError> {
         let db = self.db.read().expect("nobody panics while he compacts");
-        read(&db).map_err(|fault| fault.at(&self.path))
+        read(&db).map_err(|fault| self.medium.error(fault))
     }
 
     /// Bytes of the database in which nothing is: free pages, and what is empty of the others.
@@ -149,7 +156,7 @@ impl Store {
 
     /// What the database's file takes (bytes): redb makes it twice as long when it is full, which takes nothing yet.
     pub fn bytes_on_disk(&self) -> u64 {
-        fs::metadata(&self.path).map_or(0, |meta| meta.len().min(meta.blocks() * BLOCK))
+        fs::metadata(self.path()).map_or(0, |meta| meta.len().min(meta.blocks() * BLOCK))
     }
 
     /// Gives pages that nothing is in back to the file system, and fills the others, if there is room to do that. `false`:
@@ -174,7 +181,7 @@ impl Store {
             }
             Ok(done)
         };
-        if fill().map_err(|fault| fault.at(&self.path))? {
+        if fill().map_err(|fault| self.medium.error(fault))? {
             self.give_back(&mut db)?;
         }
         Ok(true)
@@ -184,7 +191,7 @@ impl Store {
         match db.compact() {
             Ok(_) => Ok(true),
             Err(CompactionError::TransactionInProgress) => Ok(false),
-            Err(error) => Err(Fault::Database(Box::new(error.into())).at(&self.path)),
+            Err(error) => Err(self.medium.error(Fault::Database(Box::new(error.into())))),
         }
     }
 
@@ -213,7 +220,7 @@ impl Store {
         let total = fs.f_blocks.saturating_mul(fs.f_frsize);
         // Some network file systems say nothing of their size.
         if total > 0 && free.saturating_sub(bytes) < RESERVE.min(total / SMALL_RESERVE) {
-            let path = self.path.to_path_buf();
+            let path = self.path().to_owned();
             return Err(StoreError::NoRoom { path, free });
         }
         Ok(())

@@ -26,7 +26,7 @@ use alike_core::message::{ALPN, Hello, PairReply, PairRequest};
 use alike_store::{FolderKey, Renewal, Store, StoreError};
 use iroh::endpoint::{Connection, SendStream};
 use iroh::{Endpoint, EndpointId};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::Instant;
 
 use crate::claims::Signer;
@@ -192,6 +192,10 @@ async fn run_once(
         Err(StoreError::InUse { .. }) => return Err(Error::InUse(config.home)),
         Err(error) => return Err(error.into()),
     };
+    // Whoever met it may have told only the one who asked him: not everybody who asks can open the database again.
+    let failed = Arc::new(Notify::new());
+    let hears = failed.clone();
+    store.on_failure(move || hears.notify_one());
     point("engine.opened");
     let key = endpoint::device_key(&config.home)?;
     let signer = Signer::new(key.clone());
@@ -254,6 +258,10 @@ async fn run_once(
         let due = engine.next_due();
         let event = tokio::select! {
             () = shutdown.as_mut() => break,
+            () = failed.notified() => {
+                engine.reopen = true;
+                continue;
+            }
             Some(event) = inbox.recv() => event,
             Some(event) = peer_inbox.recv() => Event::Peer(event),
             () = tokio::time::sleep_until(rest.unwrap_or(due)), if rest.is_some() => {

@@ -3,6 +3,8 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use alike_store::*;
 
@@ -149,6 +151,9 @@ fn a_medium_that_fails_costs_no_more_than_the_call_in_flight() {
             let Ok(store) = open(&medium) else {
                 panic!("{what}: a good medium")
             };
+            let told = Arc::new(AtomicBool::new(false));
+            let hears = told.clone();
+            store.on_failure(move || hears.store(true, Relaxed));
             medium.fail(at, errno);
             let mut workload = Workload::new(seed);
             let mut done = 0;
@@ -157,6 +162,7 @@ fn a_medium_that_fails_costs_no_more_than_the_call_in_flight() {
                 done += usize::from(result.is_ok());
                 result.err()
             });
+            assert_eq!(told.load(Relaxed), error.is_some(), "{what}: told of it");
             if let Some(error) = &error {
                 let full = matches!(error, StoreError::Full { .. });
                 assert_eq!(full, errno == ENOSPC, "{what}: {error}");
