@@ -43,6 +43,8 @@ struct Bench {
     quick: bool,
     /// How long one peer may take for one piece of work.
     limit: Duration,
+    /// How long it may take for its runs of one, before it is not asked for another one.
+    patience: Option<Duration>,
     /// A real tree, for the workload `kernel`.
     tree: Option<PathBuf>,
 }
@@ -80,6 +82,7 @@ pub(crate) fn run(mut options: Options) -> Result<()> {
         runs: options.runs,
         quick: options.quick,
         limit: options.limit,
+        patience: options.patience,
         tree: options.tree.clone(),
     };
     let machine = Machine::look(&bench, &place, built);

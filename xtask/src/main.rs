@@ -23,7 +23,7 @@ Usage: cargo xtask TASK
   tidy   the walls between the crates and the rules of the house
   demo   two devices on this machine, started, synced, shown and removed
   bench [WORKLOAD...] [--list] [--quick] [--runs N] [--tree DIR] [--peers NAME,...] [--limit SECONDS]
-        [--bin FILE] [--stream FILE] [--place DIR] [--out DIR]
+        [--patience SECONDS] [--bin FILE] [--stream FILE] [--place DIR] [--out DIR]
          the same work through alike, rsync, Unison, Syncthing and tar over loopback, in turn; docs/benchmarks.md
   sim [--seed N] [--minutes M] [--devices K]
          simulated machines, from seed N on for M minutes; --seed alone repeats one history

@@ -23,6 +23,9 @@ pub(crate) struct Options {
     pub(super) peers: Vec<String>,
     /// How long one peer may take for one piece of work.
     pub(super) limit: Duration,
+    /// How long another than alike may take for its runs of one piece of work, with all around them, before it is not asked for another one;
+    /// none: as long as it needs.
+    pub(super) patience: Option<Duration>,
     /// Where to work; none: below cargo's target directory.
     pub(super) place: Option<PathBuf>,
     /// Where to write the page; none: `docs`, or with `quick` below the target directory.
@@ -42,6 +45,7 @@ impl Options {
             stream: std::env::var_os("ALIKE_BENCH_STREAM").map(PathBuf::from),
             peers: Vec::new(),
             limit: Duration::from_secs(300),
+            patience: None,
             place: None,
             out: None,
         };
@@ -59,6 +63,7 @@ impl Options {
                 "--stream" => options.stream = Some(args.next()?.into()),
                 "--peers" => options.peers = args.next()?.split(',').map(str::to_owned).collect(),
                 "--limit" => options.limit = Duration::from_secs(args.next()?.parse().ok()?),
+                "--patience" => options.patience = Some(Duration::from_secs(args.next()?.parse().ok()?)),
                 "--place" => options.place = Some(args.next()?.into()),
                 "--out" => options.out = Some(args.next()?.into()),
                 name if name.starts_with('-') => return None,
@@ -74,6 +79,9 @@ impl Options {
         args.extend(self.quick.then(|| "--quick".into()));
         args.extend(["--runs".into(), self.runs.to_string().into()]);
         args.extend(["--limit".into(), self.limit.as_secs().to_string().into()]);
+        if let Some(patience) = self.patience {
+            args.extend(["--patience".into(), patience.as_secs().to_string().into()]);
+        }
         if !self.peers.is_empty() {
             args.extend(["--peers".into(), self.peers.join(",").into()]);
         }
@@ -96,9 +104,11 @@ mod tests {
 
     #[test]
     fn what_is_passed_on_is_what_was_asked_for() {
-        let line = "small big --quick --runs 2 --tree /a --bin /b --stream /c --peers rsync,tar --limit 9 --place /d";
+        let line = "small big --quick --runs 2 --tree /a --bin /b --stream /c --peers rsync,tar --limit 9 --patience 8 \
+                    --place /d";
         let options = Options::parse(&line.split(' ').collect::<Vec<_>>()).expect("makes sense");
         assert_eq!((options.runs, options.workloads.len()), (2, 2));
+        assert_eq!(options.patience, Some(Duration::from_secs(8)));
         let again: Vec<String> = options
             .to_args()
             .into_iter()

@@ -1,8 +1,9 @@
 //! Runs of one workload: every peer once in each round, another one first each time. A peer that was stopped by the
-//! limit, or failed, is not asked again.
+//! limit, or failed, is not asked again; nor one that is slower than there is patience for.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
@@ -22,6 +23,7 @@ pub(super) fn run(
     mut once: impl FnMut(&dyn Peer, &Path) -> Result<Given>,
 ) -> Result<()> {
     let mut out = BTreeSet::new();
+    let mut taken: BTreeMap<&str, Duration> = BTreeMap::new();
     for round in 1..=bench.runs {
         for turn in 0..peers.len() {
             let peer = peers[(turn + round - 1) % peers.len()];
@@ -29,6 +31,7 @@ pub(super) fn run(
                 continue;
             }
             let corner = bench.place.corner(bytes)?;
+            let begun = Instant::now();
             let given = once(peer, &corner).with_context(|| format!("{}, run {round}", peer.name()));
             bench.place.is_old(corner);
             match given {
@@ -46,6 +49,12 @@ pub(super) fn run(
                     out.insert(peer.name());
                     cases[0].fail(peer.name(), format!("{error:#}"));
                 }
+            }
+            let taken = taken.entry(peer.name()).or_default();
+            *taken += begun.elapsed();
+            // alike is what this is about.
+            if peer.name() != ALIKE && bench.patience.is_some_and(|patience| *taken > patience) {
+                out.insert(peer.name());
             }
         }
     }

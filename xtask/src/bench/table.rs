@@ -42,8 +42,17 @@ pub(super) fn case(case: &Case) -> String {
         }
     }
     let _ = writeln!(text, " |\n{rule}");
+    let runs = case.rows.iter().map(|row| row.runs.len()).max();
     for row in &case.rows {
         let _ = write!(text, "| {}", row.peer);
+        let fewer = row.failed.is_none() && row.stopped().is_none() && Some(row.runs.len()) < runs;
+        match row.runs.len() {
+            1 if fewer => text += " (one run)",
+            n if fewer => {
+                let _ = write!(text, " ({n} runs)");
+            }
+            _ => {}
+        }
         if let Some(why) = &row.failed {
             let _ = write!(text, " (failed: {})", why.replace(['|', '\n'], " "));
         }
@@ -169,7 +178,7 @@ mod tests {
     use crate::bench::results::Figures;
 
     #[test]
-    fn a_table_names_what_was_stopped_and_what_failed() {
+    fn a_table_names_what_was_stopped_what_failed_and_what_was_run_less_often() {
         let mut case = Case::new("work");
         case.add(
             ALIKE,
@@ -180,14 +189,17 @@ mod tests {
         slow.stopped = Some("stopped at 96 %".to_owned());
         case.add("slow", 1, slow);
         case.fail("broken", "no | way".to_owned());
+        case.add(ALIKE, 2, Figures::only(&[(Column::Seconds, 1.0)]));
+        case.add("patient", 1, Figures::only(&[(Column::Seconds, 2.0)]));
         let expected = "\
 **work**
 
 | | time | alike / it | on the wire |
 | --- | --- | --- | --- |
-| alike | 1.00 s |  | 2.00 KiB |
+| alike | 1.00 s (1.00 s–1.00 s) |  | 2.00 KiB |
 | slow | 300 s, stopped at 96 % | < 0.0033 |  |
 | broken (failed: no   way) |  |  |  |
+| patient (one run) | 2.00 s | 0.50 |  |
 ";
         assert_eq!(self::case(&case), expected);
     }
