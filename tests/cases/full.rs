@@ -198,11 +198,8 @@ fn a_merge_that_takes_the_last_byte_is_done_when_there_is_room() {
     a.start();
     b.start();
     // All of it is announced at once.
-    a.ok(["share".as_ref(), a.folder.as_os_str()]);
-    eventually("it is scanned", LONG, || {
-        let out = a.cmd(["status", "--json"]);
-        out.code == 0 && a.log_tail().contains("20000 files in")
-    });
+    a.share();
+    eventually("it is scanned", LONG, || a.log_tail().contains("20000 files in"));
     // A quarter of a small disk is left for what must be written.
     let reserve = 3 * MIB;
     let free = {
