@@ -4,9 +4,10 @@
 //! An outboard file is bao's post-order tree of hash pairs over groups of 16 KiB, without a length. A range on
 //! the wire is bao's pre-order encoding of the groups it touches.
 
+mod write;
+
 use std::fs::{self, File};
 use std::io::{self, BufReader, BufWriter, Read, Write};
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -17,6 +18,9 @@ use bao_tree::io::BaoContentItem;
 use bao_tree::io::outboard::PostOrderOutboard;
 use bao_tree::io::sync::{DecodeResponseIter, encode_ranges_validated, outboard_post_order};
 use bao_tree::{BaoTree, BlockSize, ChunkNum, ChunkRanges};
+
+use write::Gathered;
+pub(crate) use write::put;
 
 /// Groups of 2^4 chunks of 1 KiB: 16 KiB, so an outboard is 0.4 % of its file.
 const BLOCK: BlockSize = BlockSize::from_chunk_log(4);
@@ -312,8 +316,8 @@ pub(crate) fn encode(
 }
 
 /// Reads what [`encode`] wrote for the same groups, verifies each as it arrives, and writes it at
-/// its place in `file`. `wrote(offset, bytes)` is called for every group that is in the file, in ascending order. Stops at
-/// the first group that does not verify (`InvalidData`); reads nothing past them.
+/// its place in `file`. `wrote(offset, bytes)` is called for groups that are in the file, in ascending order: all that verified,
+/// also where an error is the end. Stops at the first group that does not verify (`InvalidData`); reads nothing past them.
 pub(crate) fn decode(
     digest: &Digest,
     size: u64,
@@ -323,46 +327,21 @@ pub(crate) fn decode(
     wrote: &mut dyn FnMut(u64, u64),
 ) -> io::Result<()> {
     let root = blake3::Hash::from_bytes(digest.0);
-    for item in DecodeResponseIter::new(root, tree_of(size)?, input, groups) {
-        let item = item.map_err(|e| match e {
-            bao_tree::io::DecodeError::ParentHashMismatch(_)
-            | bao_tree::io::DecodeError::LeafHashMismatch(_) => {
-                io::Error::new(io::ErrorKind::InvalidData, "content does not match its digest")
-            }
-            other => other.into(),
-        })?;
-        if let BaoContentItem::Leaf(leaf) = item {
-            put(file, &leaf.data, leaf.offset)?;
-            wrote(leaf.offset, leaf.data.len() as u64);
-        }
-    }
-    Ok(())
-}
-
-/// Writes `bytes` at `at`; zeros only where something else is, so that holes stay holes.
-pub(crate) fn put(file: &File, bytes: &[u8], at: u64) -> io::Result<()> {
-    static ZEROS: [u8; GROUP as usize] = [0; GROUP as usize];
-    let is_zero = |part: &[u8]| *part == ZEROS[..part.len()];
-    let mut from = 0;
-    while from < bytes.len() {
-        let parts = bytes[from..].chunks(ZEROS.len());
-        // As much as can be written at once.
-        let full: usize = parts.take_while(|part| !is_zero(part)).map(<[u8]>::len).sum();
-        if full > 0 {
-            file.write_all_at(&bytes[from..from + full], at + from as u64)?;
-            from += full;
-            continue;
-        }
-        let end = bytes.len().min(from + ZEROS.len());
-        let mut there = [0; ZEROS.len()];
-        let there = &mut there[..end - from];
-        let read = file.read_exact_at(there, at + from as u64);
-        if read.is_err() || !is_zero(there) {
-            file.write_all_at(&bytes[from..end], at + from as u64)?;
-        }
-        from = end;
-    }
-    Ok(())
+    let mut gathered = Gathered::new(file, wrote);
+    let mut items = DecodeResponseIter::new(root, tree_of(size)?, input, groups);
+    let end = items.try_for_each(|item| match item {
+        Ok(BaoContentItem::Leaf(leaf)) => gathered.add(leaf.offset, leaf.data),
+        Ok(BaoContentItem::Parent(_)) => Ok(()),
+        Err(
+            bao_tree::io::DecodeError::ParentHashMismatch(_) | bao_tree::io::DecodeError::LeafHashMismatch(_),
+        ) => Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            "content does not match its digest",
+        )),
+        Err(other) => Err(other.into()),
+    });
+    let written = gathered.write();
+    end.and(written)
 }
 
 /// Runs of whole groups (the first, and the one behind the last; ascending).

@@ -1,5 +1,7 @@
 //! Tests of outboards.
 
+use std::os::unix::fs::FileExt;
+
 use super::*;
 
 const MIB: u64 = 1 << 20;
@@ -368,4 +370,66 @@ fn zeros_leave_holes_and_overwrite_what_is_there() {
     // At the end of the file they make it longer.
     put(&file, &[0; 100], MIB).unwrap();
     assert_eq!(file.metadata().unwrap().len(), MIB + 100);
+}
+
+/// Groups that are zero stay holes, whatever is around them, and what is around them is written at its place.
+#[test]
+fn holes_among_what_arrives_stay_holes() {
+    use std::os::unix::fs::MetadataExt;
+    let size = 4 * MIB + 17;
+    let mut content = vec![0; size as usize];
+    let mut fill = |groups: std::ops::Range<u64>| {
+        for at in groups.start * GROUP..(groups.end * GROUP).min(size) {
+            content[at as usize] = (at % 251) as u8 + 1;
+        }
+    };
+    // More than is written at once; single ones; the short last one.
+    for groups in [1..70, 71..72, 73..74, 200..256, 256..257] {
+        fill(groups);
+    }
+    let mut file = tempfile::tempfile().unwrap();
+    file.write_all(&content).unwrap();
+    let case = Case {
+        dir: tempfile::tempdir().unwrap(),
+        file,
+        digest: Digest::of(&content),
+        content,
+    };
+    let runs = [(0, 72), (74, 76), (100, 230), (250, 257)];
+    let (groups, mut encoded) = (groups(&runs), Vec::new());
+    encode(&case.file, &case.outboard(), &groups, &mut encoded).unwrap();
+    let file = tempfile::tempfile().unwrap();
+    file.set_len(size).unwrap();
+    let mut wrote = Vec::new();
+    decode(
+        &case.digest,
+        size,
+        &groups,
+        &mut &encoded[..],
+        &file,
+        &mut |at, len| {
+            wrote.push((at, at + len));
+        },
+    )
+    .unwrap();
+    assert!(wrote.is_sorted());
+    let mut joined: Vec<(u64, u64)> = Vec::new();
+    for (at, end) in wrote {
+        match joined.last_mut() {
+            Some(last) if last.1 == at => last.1 = end,
+            _ => joined.push((at, end)),
+        }
+    }
+    assert_eq!(
+        joined,
+        runs.map(|(first, end)| (first * GROUP, (end * GROUP).min(size)))
+    );
+    let mut read = vec![0; size as usize];
+    file.read_exact_at(&mut read, 0).unwrap();
+    for (first, end) in runs {
+        let range = (first * GROUP) as usize..((end * GROUP).min(size)) as usize;
+        assert!(read[range.clone()] == case.content[range], "{first}");
+    }
+    let full = (1..70).len() + 1 + (200..230).len() + (250..257).len();
+    assert!(file.metadata().unwrap().blocks() * 512 <= full as u64 * GROUP);
 }
