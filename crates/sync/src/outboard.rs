@@ -4,6 +4,7 @@
 //! An outboard file is bao's post-order tree of hash pairs over groups of 16 KiB, without a length. A range on
 //! the wire is bao's pre-order encoding of the groups it touches.
 
+mod ahead;
 mod write;
 
 use std::fs::{self, File};
@@ -19,6 +20,7 @@ use bao_tree::io::outboard::PostOrderOutboard;
 use bao_tree::io::sync::{DecodeResponseIter, encode_ranges_validated, outboard_post_order};
 use bao_tree::{BaoTree, BlockSize, ChunkNum, ChunkRanges};
 
+use ahead::read_ahead;
 use write::Gathered;
 pub(crate) use write::put;
 
@@ -188,8 +190,8 @@ pub(crate) fn hash_reader(source: &mut dyn Read, size: u64, store: Option<&Path>
     };
     let temp = Temp::new(dir)?;
     let mut out = BufWriter::with_capacity(64 * 1024, File::create_new(&temp.0)?);
-    let source = BufReader::with_capacity(BUFFER, source);
-    let digest = digest_of(outboard_post_order(source, tree, &mut out)?);
+    let hash = |source: &mut dyn Read| outboard_post_order(source, tree, &mut out);
+    let digest = digest_of(read_ahead(source, size, hash)?);
     out.into_inner().map_err(|e| e.into_error())?;
     fs::rename(&temp.0, path_of(dir, &digest))?;
     Ok(digest)

@@ -433,3 +433,35 @@ fn holes_among_what_arrives_stay_holes() {
     let full = (1..70).len() + 1 + (200..230).len() + (250..257).len();
     assert!(file.metadata().unwrap().blocks() * 512 <= full as u64 * GROUP);
 }
+
+/// Gives so many bytes, then an error or nothing.
+struct Broken(u64, Option<io::ErrorKind>);
+
+impl Read for Broken {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        if self.0 == 0 {
+            return self.1.map_or(Ok(0), |kind| Err(kind.into()));
+        }
+        let n = self.0.min(out.len() as u64);
+        self.0 -= n;
+        out[..n as usize].fill(7);
+        Ok(n as usize)
+    }
+}
+
+#[test]
+fn why_a_file_could_not_be_hashed_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    for given in [0, 1, MIB, 5 * MIB - 1] {
+        for kind in [None, Some(io::ErrorKind::PermissionDenied)] {
+            let error = hash_reader(&mut Broken(given, kind), 5 * MIB, Some(dir.path())).unwrap_err();
+            let expected = kind.unwrap_or(io::ErrorKind::UnexpectedEof);
+            assert_eq!(error.kind(), expected, "{given}");
+            assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+        }
+    }
+    // That there is no room for the outboard, too; and nobody waits for what nobody reads.
+    let full = |_: &mut dyn Read| Err::<(), _>(io::ErrorKind::StorageFull.into());
+    let error = read_ahead(&mut Broken(64 * MIB, None), 64 * MIB, full).unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::StorageFull);
+}
