@@ -30,9 +30,11 @@ use crate::{blobs, chunks};
 use parents::Parents;
 
 /// Blobs are read this many bytes ahead of the wire, in groups.
-const READ_AHEAD: usize = 1 << 20;
+const READ_AHEAD: usize = 256 << 10;
+/// Bytes of tree nodes that are compressed together.
+const PACKED: usize = 1 << 20;
 /// Groups waiting between the disk and the wire.
-const GROUPS: usize = 4;
+const GROUPS: usize = 16;
 
 /// What is served to whom: written by the engine, read by request tasks.
 #[derive(Debug, Default)]
@@ -180,6 +182,8 @@ fn produce(place: &Place, events: &Inbox, request: Request, out: &mpsc::Sender<B
 /// Length-prefixed things, gathered to chunks worth sending.
 struct Group<'a> {
     bytes: Vec<u8>,
+    /// So many at once.
+    most: usize,
     packed: bool,
     out: &'a mpsc::Sender<Bytes>,
 }
@@ -187,7 +191,8 @@ struct Group<'a> {
 impl<'a> Group<'a> {
     fn new(out: &'a mpsc::Sender<Bytes>) -> Self {
         Group {
-            bytes: Vec::with_capacity(64 << 10),
+            bytes: Vec::new(),
+            most: READ_AHEAD,
             packed: false,
             out,
         }
@@ -195,23 +200,23 @@ impl<'a> Group<'a> {
 
     /// Each chunk is compressed.
     fn packed(mut self) -> Self {
-        self.packed = true;
+        (self.most, self.packed) = (PACKED, true);
         self
     }
 
     fn put(&mut self, thing: Option<&[u8]>) -> io::Result<()> {
-        match thing {
-            Some(bytes) => {
-                self.bytes.extend_from_slice(&(bytes.len() as u32).to_le_bytes());
-                self.bytes.extend_from_slice(bytes);
-            }
-            None => self.bytes.extend_from_slice(&MISSING.to_le_bytes()),
+        let (len, bytes) = match thing {
+            Some(bytes) => (bytes.len() as u32, bytes),
+            None => (MISSING, &[][..]),
+        };
+        // Before it is too much: a buffer that has to grow is copied, and twice as large.
+        if self.bytes.len() + 4 + bytes.len() > self.most {
+            self.flush()?;
+            self.bytes.reserve(self.most);
         }
-        if self.bytes.len() >= READ_AHEAD {
-            self.flush()
-        } else {
-            Ok(())
-        }
+        self.bytes.extend_from_slice(&len.to_le_bytes());
+        self.bytes.extend_from_slice(bytes);
+        Ok(())
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -368,10 +373,10 @@ struct ToWire<'a> {
 
 impl io::Write for ToWire<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.bytes.extend_from_slice(bytes);
-        if self.bytes.len() >= READ_AHEAD {
+        if self.bytes.len() + bytes.len() > READ_AHEAD {
             self.flush()?;
         }
+        self.bytes.extend_from_slice(bytes);
         Ok(bytes.len())
     }
 
