@@ -156,6 +156,7 @@ enum Ending {
 /// Runs the engine until it is told to stop; again and again, if the database has to be opened again.
 pub async fn run(config: Config, options: Options) -> Result<(), Error> {
     let Options { shutdown, mut ready } = options;
+    memory::keep();
     // A dropped sender means that nobody will ever ask: then this never ends.
     let shutdown = async {
         if shutdown.await.is_err() {
