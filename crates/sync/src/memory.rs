@@ -9,8 +9,8 @@ const KEPT: i32 = 8 << 20;
 const MAPPED: i32 = 512 << 10;
 
 /// Keeps memory that buffers will need again in a moment. Where the C library decides, it gives it back between one buffer and
-/// the next, and the kernel clears each page anew: a million pages for a file of 4 GiB, an eighth of all CPU. For the whole
-/// process; [`give_back`] is for when there is nothing to do.
+/// the next, and the kernel clears each page anew: half a million pages of the sender's for a file of 4 GiB. For the whole process;
+/// [`give_back`] is for when there is nothing to do.
 pub(crate) fn keep() {
     #[cfg(target_env = "gnu")]
     // SAFETY: takes no pointer, and locks what it sets.
